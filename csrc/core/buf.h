@@ -74,14 +74,14 @@ typedef struct weir_iov {
 
 typedef struct weir_slab {
   const weir_alloc *alloc;
-  weir_buf *buf;  /* the block being carved, or NULL */
-  size_t used;    /* bytes carved from it */
-  size_t block;   /* size of the blocks to make */
+  weir_buf *buf; /* the block being carved, or NULL */
+  size_t used;   /* bytes carved from it */
+  size_t block;  /* size of the blocks to make */
 } weir_slab;
 
-/* Blocks of `block` bytes are made when first needed; a run that does not fit in what is left of the
- * current one and is over a quarter of `block` gets a block of its own, so that little is wasted.
- * A full block that nobody else holds any more is carved again. */
+/* Blocks of `block` bytes are made when first needed; a run that does not fit in what is left of
+ * the current one and is over a quarter of `block` gets a block of its own, so that little is
+ * wasted. A full block that nobody else holds any more is carved again. */
 void weir_slab_init(weir_slab *slab, const weir_alloc *alloc, size_t block);
 /* Drops the slab's own reference; slices carved from it stay valid. */
 void weir_slab_reset(weir_slab *slab);

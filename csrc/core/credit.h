@@ -2,13 +2,13 @@
  * Credit: how much a sender may send before its receiver has dealt with what came.
  *
  * Counted in bytes and in items (messages), both as cumulative limits since the beginning, the way
- * QUIC's MAX_DATA does it (RFC 9000, section 4.1): a grant names totals, so one that is lost, late or
- * repeated does no harm, and the newest says all.
+ * QUIC's MAX_DATA does it (RFC 9000, section 4.1): a grant names totals, so one that is lost, late
+ * or repeated does no harm, and the newest says all.
  *
- * The rule both sides keep: an item may be sent while fewer bytes than the byte limit AND fewer items
- * than the item limit have been sent. The last item may so overdraw the byte limit; in return an
- * item larger than the whole window still gets through and nothing can deadlock. What is in flight is
- * below the window plus one item.
+ * The rule both sides keep: an item may be sent while fewer bytes than the byte limit AND fewer
+ * items than the item limit have been sent. The last item may so overdraw the byte limit; in return
+ * an item larger than the whole window still gets through and nothing can deadlock. What is in
+ * flight is below the window plus one item.
  *
  * Plain values without memory of their own; all sums saturate at UINT64_MAX, and a window of
  * UINT64_MAX is no limit.
@@ -67,12 +67,13 @@ static inline uint64_t weir_credit_sender_items(const weir_credit_sender *sender
   return sender->used_items < sender->limit_items ? sender->limit_items - sender->used_items : 0;
 }
 
-/* The receiver's side. Nothing is granted until the first weir_credit_receiver_grant(), which is due
- * at once. A window of 0 never grants anything. */
+/* The receiver's side. Nothing is granted until the first weir_credit_receiver_grant(), which is
+ * due at once. A window of 0 never grants anything. */
 void weir_credit_receiver_init(weir_credit_receiver *receiver, uint64_t window_bytes,
                                uint64_t window_items);
 
-/* An item of `bytes` bytes came. WEIR_E_PROTOCOL, and not counted, when the sender had no credit. */
+/* An item of `bytes` bytes came. WEIR_E_PROTOCOL, and not counted, when the sender had no credit.
+ */
 static inline weir_status weir_credit_receiver_receive(weir_credit_receiver *receiver,
                                                        uint64_t bytes) {
   if (receiver->received_bytes >= receiver->granted_bytes ||
@@ -97,8 +98,9 @@ static inline weir_status weir_credit_receiver_consume(weir_credit_receiver *rec
   return WEIR_OK;
 }
 
-/* Whether the sender should be told new limits: at least half of a window (`force`: anything at all)
- * can be granted anew. Once all is consumed that is so whenever the sender is out of credit. */
+/* Whether the sender should be told new limits: at least half of a window (`force`: anything at
+ * all) can be granted anew. Once all is consumed that is so whenever the sender is out of credit.
+ */
 static inline bool weir_credit_receiver_due(const weir_credit_receiver *receiver, bool force) {
   uint64_t bytes = weir_credit_add(receiver->consumed_bytes, receiver->window_bytes);
   uint64_t items = weir_credit_add(receiver->consumed_items, receiver->window_items);

@@ -21,7 +21,7 @@ void weir_frame_reader_reset(weir_frame_reader *reader) {
 
 /* Takes header bytes from the input; true once all four are there. */
 static bool take_header(weir_frame_reader *reader, const unsigned char **data, size_t *len) {
-  while (reader->header_have < WEIR_FRAME_HEADER && *len > 0) {
+  while (reader->header_have<WEIR_FRAME_HEADER && * len> 0) {
     reader->header[reader->header_have++] = *(*data)++;
     --*len;
   }
@@ -37,8 +37,8 @@ static weir_status reserve(weir_frame_reader *reader, size_t want) {
   size = want > SIZE_MAX / 4 ? SIZE_MAX : want * 4;
   if (size < FIRST_RESERVE) size = FIRST_RESERVE;
   if (size > reader->length) size = reader->length;
-  weir_buf *buf = reader->buf == NULL ? weir_buf_new(reader->alloc, size)
-                                      : weir_buf_resize(reader->buf, size);
+  weir_buf *buf =
+      reader->buf == NULL ? weir_buf_new(reader->alloc, size) : weir_buf_resize(reader->buf, size);
   if (buf == NULL) return WEIR_E_NOMEM;
   reader->buf = buf;
   return WEIR_OK;

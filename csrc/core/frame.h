@@ -1,8 +1,8 @@
 /*
  * weir_frame_reader: cuts a byte stream into length-delimited frames.
  *
- * A frame is a 4-byte big-endian payload length and the payload, which may be empty. Hand the reader
- * each piece of input and call weir_frame_reader_next() until it says WEIR_E_AGAIN:
+ * A frame is a 4-byte big-endian payload length and the payload, which may be empty. Hand the
+ * reader each piece of input and call weir_frame_reader_next() until it says WEIR_E_AGAIN:
  *
  *   while ((status = weir_frame_reader_next(&reader, &data, &len, &frame)) == WEIR_OK) {
  *     use(&frame);
@@ -10,10 +10,11 @@
  *   }
  *   if (status != WEIR_E_AGAIN) close the connection;
  *
- * The reader owns only the frame that it is in the middle of. A payload that lies wholly in the input
- * is borrowed from it (frame.buf == NULL: valid as long as the input is); one that arrived in pieces
- * is handed over as an owned slice. Memory for the latter follows the bytes that came (four times as
- * many, at least 4 KiB, never over the payload's length), so announcing a length costs us nothing.
+ * The reader owns only the frame that it is in the middle of. A payload that lies wholly in the
+ * input is borrowed from it (frame.buf == NULL: valid as long as the input is); one that arrived in
+ * pieces is handed over as an owned slice. Memory for the latter follows the bytes that came (four
+ * times as many, at least 4 KiB, never over the payload's length), so announcing a length costs us
+ * nothing.
  */
 #ifndef WEIR_FRAME_H
 #define WEIR_FRAME_H
@@ -38,7 +39,8 @@ typedef struct weir_frame_reader {
   unsigned char header[WEIR_FRAME_HEADER];
 } weir_frame_reader;
 
-/* `max`: the largest payload in bytes; sizes that four bytes cannot say are cut to those they can. */
+/* `max`: the largest payload in bytes; sizes that four bytes cannot say are cut to those they can.
+ */
 void weir_frame_reader_init(weir_frame_reader *reader, const weir_alloc *alloc, size_t max);
 /* Drops the frame being assembled, as for a new connection. Also what frees the reader's memory. */
 void weir_frame_reader_reset(weir_frame_reader *reader);

@@ -35,8 +35,8 @@ weir_status weir_queue_grow(weir_queue *queue) {
   weir_queue_item *ring =
       weir_resize_array(queue->alloc, queue->ring, size, sizeof(weir_queue_item));
   if (ring == NULL) return WEIR_E_NOMEM;
-  /* A full ring is two runs: [start, old) and then [0, start). The second goes behind the first, and
-   * the counters begin anew where the first starts. */
+  /* A full ring is two runs: [start, old) and then [0, start). The second goes behind the first,
+   * and the counters begin anew where the first starts. */
   uint32_t start = old == 0 ? 0 : queue->head & (old - 1);
   memcpy(ring + old, ring, start * sizeof(weir_queue_item));
   queue->ring = ring;

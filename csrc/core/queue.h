@@ -2,8 +2,8 @@
  * weir_queue: a bounded first-in, first-out queue of slices, each with its place in a stream.
  *
  * Bounded in items and in bytes. Bytes follow the rule of credit (core/credit.h): one more item is
- * taken while the queue holds fewer bytes than its bound, so the last item may exceed it and an item
- * larger than the bound still gets through.
+ * taken while the queue holds fewer bytes than its bound, so the last item may exceed it and an
+ * item larger than the bound still gets through.
  *
  * The queue owns the references of the slices in it; borrowed slices must outlive their stay. The
  * ring behind it grows on demand: a queue that never held anything owns no memory, and one that was
@@ -44,11 +44,19 @@ void weir_queue_init(weir_queue *queue, const weir_alloc *alloc, size_t max_item
 /* Drops all items and frees the ring. The queue can be used again. */
 void weir_queue_clear(weir_queue *queue);
 /* The same as clear: the queue may be forgotten afterwards. */
-static inline void weir_queue_free(weir_queue *queue) { weir_queue_clear(queue); }
+static inline void weir_queue_free(weir_queue *queue) {
+  weir_queue_clear(queue);
+}
 
-static inline size_t weir_queue_items(const weir_queue *queue) { return queue->tail - queue->head; }
-static inline size_t weir_queue_bytes(const weir_queue *queue) { return queue->bytes; }
-static inline bool weir_queue_empty(const weir_queue *queue) { return queue->tail == queue->head; }
+static inline size_t weir_queue_items(const weir_queue *queue) {
+  return queue->tail - queue->head;
+}
+static inline size_t weir_queue_bytes(const weir_queue *queue) {
+  return queue->bytes;
+}
+static inline bool weir_queue_empty(const weir_queue *queue) {
+  return queue->tail == queue->head;
+}
 /* Whether push would say WEIR_E_AGAIN. */
 static inline bool weir_queue_full(const weir_queue *queue) {
   return queue->tail - queue->head >= queue->max_items || queue->bytes >= queue->max_bytes;
