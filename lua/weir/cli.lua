@@ -1,0 +1,201 @@
+--- The command line: finds the subcommand and runs it.
+--
+-- A subcommand NAME is the module `weir.cli.NAME`, a table of
+--
+-- - `summary`: one line for `weir help`;
+-- - `usage` (optional): what follows `weir NAME` in its usage line;
+-- - `help` (optional): the text below the usage line in `weir help NAME`;
+-- - `run(args, console)`: does the job with the words after its name; returns the exit status (nil
+--   is 0), or `nil, err` with an error to print. @{usage_error} makes an `err` for misuse.
+--
+-- and its name is in the list `commands` below. It is loaded when it is needed, so a command costs
+-- the others nothing.
+-- @module weir.cli
+local M = {}
+
+--- Exit status: the command did its job.
+M.OK = 0
+--- Exit status: the command failed.
+M.FAILED = 1
+--- Exit status: the command was used wrongly.
+M.USAGE = 2
+
+-- In the order of `weir help`.
+local commands = { "help", "version" }
+
+local usage_mt = {
+  __name = "weir.cli.usage_error",
+  __tostring = function(err)
+    return err.message
+  end,
+}
+
+--- An error that says the command was used wrongly: it is printed with a hint at the help and the
+-- exit status is 2.
+-- @string message what is wrong
+-- @treturn table the error
+function M.usage_error(message)
+  return setmetatable({ code = "usage", message = message }, usage_mt)
+end
+
+--- The names of the subcommands, in the order of `weir help`.
+-- @treturn {string,...}
+function M.commands()
+  return { table.unpack(commands) }
+end
+
+--- Loads a subcommand.
+-- @string name
+-- @treturn[1] table its module
+-- @treturn[2] nil
+-- @return[2] a usage error, with the nearest name where one is near
+function M.load(name)
+  for _, known in ipairs(commands) do
+    if known == name then
+      return require("weir.cli." .. name)
+    end
+  end
+  local message = ("unknown command '%s'"):format(name)
+  local nearest = M.nearest(name, commands)
+  if nearest then
+    message = ("%s; did you mean '%s'?"):format(message, nearest)
+  end
+  return nil, M.usage_error(message)
+end
+
+-- Edits (a character put in, left out or replaced, or two neighbours swapped) from a to b.
+local function distance(a, b)
+  local rows = { [0] = {} }
+  for j = 0, #b do
+    rows[0][j] = j
+  end
+  for i = 1, #a do
+    rows[i] = { [0] = i }
+    for j = 1, #b do
+      local cost = a:byte(i) == b:byte(j) and 0 or 1
+      local best = math.min(rows[i - 1][j] + 1, rows[i][j - 1] + 1, rows[i - 1][j - 1] + cost)
+      if i > 1 and j > 1 and a:byte(i) == b:byte(j - 1) and a:byte(i - 1) == b:byte(j) then
+        best = math.min(best, rows[i - 2][j - 2] + 1)
+      end
+      rows[i][j] = best
+    end
+  end
+  return rows[#a][#b]
+end
+
+--- The one of `names` that was most likely meant by `word`.
+-- @string word
+-- @tparam {string,...} names
+-- @treturn ?string nil when none is near
+function M.nearest(word, names)
+  if #word > 64 then
+    return nil
+  end
+  local best, best_edits
+  for _, name in ipairs(names) do
+    local edits = distance(word:lower(), name)
+    if #word >= 2 and name:sub(1, #word) == word:lower() then
+      edits = 0
+    end
+    if edits <= math.max(1, math.floor(#name / 3)) and (not best or edits < best_edits) then
+      best, best_edits = name, edits
+    end
+  end
+  return best
+end
+
+local function is_terminal(file)
+  local ok, uv = pcall(require, "luv")
+  if not ok or os.getenv("NO_COLOR") or os.getenv("TERM") == "dumb" then
+    return false
+  end
+  local fd = file == io.stdout and 1 or file == io.stderr and 2
+  return fd and uv.guess_handle(fd) == "tty" or false
+end
+
+local Console = {}
+Console.__index = Console
+
+--- Where a command writes: `console.out` and `console.err` are files; `console:style(file, style, text)`
+-- is text in a style ("bold" or "red") if the file is a terminal, else the text as it is.
+-- @tparam[opt=io.stdout] file out
+-- @tparam[opt=io.stderr] file err
+-- @treturn table
+function M.console(out, err)
+  return setmetatable({ out = out or io.stdout, err = err or io.stderr, colour = {} }, Console)
+end
+
+local codes = { bold = "\27[1m", red = "\27[1;31m" }
+
+function Console:style(file, style, text)
+  if self.colour[file] == nil then
+    self.colour[file] = is_terminal(file)
+  end
+  return self.colour[file] and codes[style] .. text .. "\27[0m" or text
+end
+
+local function report(console, err, hint)
+  local prefix = console:style(console.err, "red", "weir:")
+  console.err:write(prefix, " ", tostring(err), "\n")
+  if hint then
+    console.err:write("Try '", hint, "'.\n")
+  end
+end
+
+local shortcuts = { ["--help"] = "help", ["-h"] = "help", ["--version"] = "version" }
+
+local function call(name, args, console)
+  local command, err = M.load(name)
+  if not command then
+    return nil, err, "weir help"
+  end
+  for _, word in ipairs(args) do
+    if word == "--" then
+      break
+    elseif word == "--help" or word == "-h" then
+      return require("weir.cli.help").run({ name }, console)
+    end
+  end
+  local status
+  status, err = command.run(args, console)
+  if status == nil and err ~= nil then
+    return nil, err, "weir help " .. name
+  end
+  return status or M.OK
+end
+
+local function dispatch(argv, console)
+  local name = argv[1]
+  if name == nil then
+    require("weir.cli.help").overview(console, console.err)
+    return M.USAGE
+  end
+  if shortcuts[name] then
+    return call(shortcuts[name], { table.unpack(argv, 2) }, console)
+  end
+  if name:sub(1, 1) == "-" then
+    return nil, M.usage_error(("unknown option '%s'"):format(name)), "weir help"
+  end
+  return call(name, { table.unpack(argv, 2) }, console)
+end
+
+--- Runs the command line.
+-- @tparam {string,...} argv the words after `weir`
+-- @tparam[opt] table console see @{console}
+-- @treturn integer the exit status: 0 done, 1 the command failed, 2 it was used wrongly
+function M.run(argv, console)
+  console = console or M.console()
+  local ok, status, err, hint = xpcall(dispatch, debug.traceback, argv, console)
+  if not ok then
+    report(console, status)
+    return M.FAILED
+  end
+  if status ~= nil then
+    return status
+  end
+  local misuse = getmetatable(err) == usage_mt
+  report(console, err, misuse and hint or nil)
+  return misuse and M.USAGE or M.FAILED
+end
+
+return M

@@ -1,0 +1,53 @@
+--- `weir help [COMMAND]`.
+-- @module weir.cli.help
+local cli = require("weir.cli")
+
+local M = {
+  summary = "explain weir, or one of its commands",
+  usage = "[COMMAND]",
+}
+
+--- Writes the list of commands.
+-- @tparam table console
+-- @tparam[opt] file file where to; console.out by default
+function M.overview(console, file)
+  file = file or console.out
+  local function heading(text)
+    return console:style(file, "bold", text)
+  end
+  file:write(heading("Usage:"), " weir COMMAND [ARGUMENT...]\n\n")
+  file:write("Typed streams between processes, durable streams and brokers, in Lua.\n\n")
+  file:write(heading("Commands:"), "\n")
+  for _, name in ipairs(cli.commands()) do
+    file:write(("  %-12s %s\n"):format(name, cli.load(name).summary))
+  end
+  file:write("\n", heading("Options:"), "\n")
+  file:write("  -h, --help   this text, or that of the command before it\n")
+  file:write("  --version    the version of weir and of what it runs on\n\n")
+  file:write("Exit status: 0 when the command did its job, 1 when it failed, 2 when it was used\n")
+  file:write("wrongly. 'weir help COMMAND' tells more about one of them.\n")
+end
+
+function M.run(args, console)
+  if #args > 1 then
+    return nil, cli.usage_error("help takes one command at most")
+  end
+  if #args == 0 then
+    M.overview(console)
+    return cli.OK
+  end
+  local command, err = cli.load(args[1])
+  if not command then
+    return nil, err
+  end
+  local usage = command.usage and " " .. command.usage or ""
+  local out = console.out
+  out:write(console:style(out, "bold", "Usage:"), " weir ", args[1], usage, "\n\n")
+  out:write("  ", command.summary, "\n")
+  if command.help then
+    out:write("\n", command.help, "\n")
+  end
+  return cli.OK
+end
+
+return M
