@@ -43,8 +43,8 @@ describe("the rockspec", function()
   end)
 
   with_luarocks("installs the Lua modules", function()
-    assert.equal(version, lua("io.write(require('weir.version'))"))
-    assert.matches("^" .. tree:gsub("%p", "%%%0"), lua("io.write(package.searchpath('weir.cli', package.path))"))
+    assert.equal(version, lua("io.write((require('weir.version')))"))
+    assert.matches("^" .. tree:gsub("%p", "%%%0"), lua("io.write((package.searchpath('weir.cli', package.path)))"))
   end)
 
   with_luarocks("installs the C modules, which load", function()
