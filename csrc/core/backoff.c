@@ -28,9 +28,7 @@ weir_status weir_backoff_init(weir_backoff *backoff, const weir_backoff_config *
 }
 
 /* Evenly from [0, 1), with the 53 bits that a double holds. */
-static double unit(uint64_t random) {
-  return (double)(random >> 11) * 0x1p-53;
-}
+static double unit(uint64_t random) { return (double)(random >> 11) * 0x1p-53; }
 
 static uint64_t jittered(const weir_backoff *backoff, uint64_t random) {
   double spread = backoff->config.jitter * (2.0 * unit(random) - 1.0);
@@ -42,15 +40,22 @@ static uint64_t grown(const weir_backoff *backoff) {
   return interval < (double)backoff->config.max ? (uint64_t)interval : backoff->config.max;
 }
 
+/* Time until giving up. */
+static uint64_t time_left(const weir_backoff *backoff, uint64_t now) {
+  uint64_t limit = backoff->config.max_elapsed;
+  uint64_t elapsed = now > backoff->since ? now - backoff->since : 0;
+  if (limit == WEIR_NEVER) return WEIR_NEVER;
+  return elapsed < limit ? limit - elapsed : 0;
+}
+
 weir_status weir_backoff_next(weir_backoff *backoff, uint64_t now, uint64_t random,
                               uint64_t *delay) {
   if (!backoff->failing) {
     backoff->failing = true;
     backoff->since = now;
   }
-  uint64_t elapsed = now > backoff->since ? now - backoff->since : 0;
-  if (elapsed >= backoff->config.max_elapsed) return WEIR_E_TIMEOUT;
-  uint64_t left = backoff->config.max_elapsed - elapsed;
+  uint64_t left = time_left(backoff, now);
+  if (left == 0) return WEIR_E_TIMEOUT;
   uint64_t wait = jittered(backoff, random);
   *delay = wait < left ? wait : left;
   backoff->interval = grown(backoff);

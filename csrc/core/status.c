@@ -21,17 +21,19 @@ static const struct {
     {"offline", "nobody is there to receive"},
 };
 
+#define UNKNOWN SIZE_MAX
+
 static size_t index_of(weir_status status) {
-  int index = -(int)status;
-  return index >= 0 && (size_t)index < sizeof table / sizeof table[0] ? (size_t)index : SIZE_MAX;
+  size_t index = (size_t)0 - (size_t)status;
+  return index < sizeof table / sizeof table[0] ? index : UNKNOWN;
 }
 
 const char *weir_status_name(weir_status status) {
   size_t index = index_of(status);
-  return index == SIZE_MAX ? "unknown" : table[index].name;
+  return index == UNKNOWN ? "unknown" : table[index].name;
 }
 
 const char *weir_status_text(weir_status status) {
   size_t index = index_of(status);
-  return index == SIZE_MAX ? "unknown status" : table[index].text;
+  return index == UNKNOWN ? "unknown status" : table[index].text;
 }

@@ -7,8 +7,8 @@
  *   ... &memory.alloc ...
  *   assert_no_leak(&memory);
  *
- * each_failure() runs a scenario again and again, with its first allocation failing, then its
- * second, and so on until none fails.
+ * memory_test(name) does this around each test. each_failure() runs a scenario again and again,
+ * with its first allocation failing, then its second, and so on until none fails.
  */
 #ifndef WEIR_SPEC_SUPPORT_H
 #define WEIR_SPEC_SUPPORT_H
@@ -99,6 +99,27 @@ static inline void each_failure(void (*scenario)(weir_test_alloc *memory)) {
     assert_no_leak(&memory);
     if (memory.calls < n) return;
   }
+}
+
+/* A test made with this gets a weir_test_alloc as its state, and fails if memory is left at its
+ * end. */
+#define memory_test(name) \
+  cmocka_unit_test_setup_teardown(name, weir_test_set_up, weir_test_tear_down)
+
+static inline int weir_test_set_up(void **state) {
+  weir_test_alloc *memory = malloc(sizeof *memory);
+  if (memory == NULL) return -1;
+  weir_test_alloc_init(memory);
+  *state = memory;
+  return 0;
+}
+
+static inline int weir_test_tear_down(void **state) {
+  weir_test_alloc *memory = *state;
+  int leaked = memory->blocks != 0;
+  if (leaked) print_error("%zu blocks with %zu bytes leaked\n", memory->blocks, memory->bytes);
+  free(memory);
+  return leaked ? -1 : 0;
 }
 
 /* The same small, fast stream of numbers for each seed. */
