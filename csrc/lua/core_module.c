@@ -1,0 +1,16 @@
+#include "lua/core.h"
+
+/* The loader looks this name up. */
+int luaopen_weir_core(lua_State *L);
+
+int luaopen_weir_core(lua_State *L) {
+  lua_newtable(L);
+  weir_lua_open_hash(L);
+  weir_lua_open_backoff(L);
+  weir_lua_open_timers(L);
+  weir_lua_open_hub(L);
+  weir_lua_open_producer(L);
+  weir_lua_open_consumer(L);
+  weir_lua_open_session(L);
+  return 1;
+}
