@@ -1,0 +1,252 @@
+/*
+ * core.consumer{max_items=, max_bytes=, max_message=}
+ *
+ *   :take() -> bytes, meta | nil, word   "again" (nothing there), "pause" (let others run first)
+ *   :try_take()                          the same, without "pause"
+ *   :attach(producer, node) -> id | nil, word      reads from a producer of this process
+ *   :next_change() -> {id=, state="opening"|"open"|"closed", code=, reason=, ...} | nil
+ *   :inlets() -> {{id=, state=, node=, messages=, bytes=, queued=, queued_bytes=, gaps=, missed=,
+ *                  credit_messages=, credit_bytes=, since=, epoch=, next_sequence=}, ...}
+ *   :holds(id) -> bool                   the subscription is there: open, or not yet drained
+ *   :close_inlet(id, code, reason) -> bool
+ *   :stats() -> {messages=, bytes=}
+ *   :free()                              ends all subscriptions and drops what they hold
+ *
+ * meta is a small userdata: .producer (node id, hex), .epoch, .sequence, .time (seconds since
+ * 1970).
+ */
+#include <string.h>
+
+#include "lua/core.h"
+#include "lua/stream.h"
+
+#define NAME "weir.core.consumer"
+#define META "weir.meta"
+
+typedef struct meta {
+  uint64_t epoch, sequence, time;
+  unsigned char node[WEIR_ID_SIZE];
+} meta;
+
+static weir_lua_consumer *self_of(lua_State *L) {
+  weir_lua_consumer *self = weir_lua_self(L, NAME);
+  if (self->consumer == NULL) luaL_error(L, "the consumer is gone");
+  return self;
+}
+
+weir_lua_consumer *weir_lua_check_consumer(lua_State *L, int index) {
+  weir_lua_consumer *consumer = luaL_checkudata(L, index, NAME);
+  if (consumer->consumer == NULL) luaL_error(L, "the consumer is gone");
+  return consumer;
+}
+
+static int new_consumer(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  weir_consumer_config config = {
+      .max_bytes = (size_t)weir_lua_field_count(L, 1, "max_bytes", 0),
+      .max_message = (size_t)weir_lua_field_count(L, 1, "max_message", 0)};
+  const uint64_t items = weir_lua_field_count(L, 1, "max_items", 0);
+  config.max_items = items > INT32_MAX ? INT32_MAX : (uint32_t)items;
+  weir_lua_consumer *self = weir_lua_new_plain(L, sizeof *self);
+  self->consumer = NULL;
+  luaL_getmetatable(L, NAME);
+  lua_setmetatable(L, -2);
+  self->hub = weir_lua_get_hub(L);
+  self->consumer = weir_consumer_new(NULL, &self->hub->hub, &config);
+  if (self->consumer == NULL) return luaL_error(L, "not enough memory");
+  weir_lua_register_source(L, &self->consumer->source);
+  return 1;
+}
+
+static int consumer_free(lua_State *L) {
+  weir_lua_consumer *self = weir_lua_self(L, NAME);
+  weir_consumer_free(self->consumer);
+  self->consumer = NULL;
+  return 0;
+}
+
+/* The message is taken last, when nothing can fail any more. Upvalue 2 is meta's metatable. */
+static int take(lua_State *L, weir_consumer *consumer) {
+  weir_item item;
+  if (weir_consumer_peek(consumer, &item) != WEIR_OK) {
+    lua_pushnil(L);
+    lua_pushliteral(L, "again");
+    return 2;
+  }
+  lua_pushlstring(L, (const char *)item.payload, item.len);
+  meta *m = weir_lua_new_plain(L, sizeof *m);
+  m->epoch = item.epoch;
+  m->sequence = item.sequence;
+  m->time = item.time;
+  memcpy(m->node, item.inlet->node, WEIR_ID_SIZE);
+  lua_pushvalue(L, lua_upvalueindex(2));
+  lua_setmetatable(L, -2);
+  weir_consumer_pop(consumer, &item);
+  return 2;
+}
+
+static int consumer_try_take(lua_State *L) { return take(L, self_of(L)->consumer); }
+
+static int consumer_take(lua_State *L) {
+  weir_lua_consumer *self = self_of(L);
+  if (self->hub->budget <= 0) {
+    lua_pushnil(L);
+    lua_pushliteral(L, "pause");
+    return 2;
+  }
+  self->hub->budget--;
+  return take(L, self->consumer);
+}
+
+static int consumer_attach(lua_State *L) {
+  weir_consumer *consumer = self_of(L)->consumer;
+  weir_lua_producer *producer = weir_lua_test_producer(L, 2);
+  weir_inlet *inlet;
+  weir_status status =
+      weir_consumer_attach(consumer, producer->producer, weir_lua_check_id(L, 3), &inlet);
+  if (status != WEIR_OK) return weir_lua_status(L, status);
+  weir_lua_push_count(L, inlet->id);
+  return 1;
+}
+
+static void push_inlet(lua_State *L, const weir_inlet *inlet) {
+  static const char *const STATES[] = {"opening", "open", "closed"};
+  weir_inlet_gauge gauge;
+  inlet->type->gauge(inlet, &gauge);
+  lua_createtable(L, 0, 16);
+  weir_lua_set_count(L, "id", inlet->id);
+  lua_pushstring(L, STATES[inlet->state]);
+  lua_setfield(L, -2, "state");
+  weir_lua_set_bytes(L, "node", inlet->node, WEIR_ID_SIZE);
+  weir_lua_set_count(L, "messages", inlet->messages);
+  weir_lua_set_count(L, "bytes", inlet->bytes);
+  weir_lua_set_count(L, "gaps", inlet->gaps);
+  weir_lua_set_count(L, "missed", inlet->missed);
+  weir_lua_set_count(L, "epoch", inlet->epoch);
+  weir_lua_set_count(L, "next_sequence", inlet->next_sequence);
+  weir_lua_set_count(L, "queued", gauge.queued_items);
+  weir_lua_set_count(L, "queued_bytes", gauge.queued_bytes);
+  weir_lua_set_count(L, "credit_messages", gauge.credit_items);
+  weir_lua_set_count(L, "credit_bytes", gauge.credit_bytes);
+  lua_pushnumber(L, (lua_Number)inlet->since / 1e9);
+  lua_setfield(L, -2, "since");
+  if (inlet->state != WEIR_INLET_CLOSED) return;
+  weir_lua_set_count(L, "code", inlet->close_code);
+  weir_lua_set_bytes(L, "reason", inlet->reason, strlen(inlet->reason));
+}
+
+static int consumer_next_change(lua_State *L) {
+  const weir_inlet *inlet = weir_consumer_next_change(self_of(L)->consumer);
+  if (inlet == NULL) return 0;
+  push_inlet(L, inlet);
+  return 1;
+}
+
+static int consumer_inlets(lua_State *L) {
+  const weir_consumer *consumer = self_of(L)->consumer;
+  lua_newtable(L);
+  int n = 0;
+  for (weir_link *l = consumer->inlets.next; l != &consumer->inlets; l = l->next) {
+    push_inlet(L, weir_list_of(l, weir_inlet, link));
+    lua_rawseti(L, -2, ++n);
+  }
+  return 1;
+}
+
+static weir_inlet *find(lua_State *L) {
+  return weir_consumer_find(self_of(L)->consumer, (uint32_t)weir_lua_check_count(L, 2));
+}
+
+static int consumer_holds(lua_State *L) {
+  lua_pushboolean(L, find(L) != NULL);
+  return 1;
+}
+
+static int consumer_close_inlet(lua_State *L) {
+  weir_inlet *inlet = find(L);
+  if (inlet != NULL) {
+    weir_inlet_close(inlet, (uint32_t)luaL_optinteger(L, 3, WEIR_CLOSE_CANCELLED),
+                     luaL_optstring(L, 4, ""));
+  }
+  lua_pushboolean(L, inlet != NULL);
+  return 1;
+}
+
+static int consumer_stats(lua_State *L) {
+  const weir_consumer *consumer = self_of(L)->consumer;
+  lua_createtable(L, 0, 2);
+  weir_lua_set_count(L, "messages", consumer->messages);
+  weir_lua_set_count(L, "bytes", consumer->bytes);
+  return 1;
+}
+
+/* --- meta ------------------------------------------------------------------------------------- */
+
+static void push_hex(lua_State *L, const unsigned char *bytes, size_t len) {
+  static const char DIGITS[] = "0123456789abcdef";
+  char text[2 * WEIR_ID_SIZE];
+  for (size_t i = 0; i < len; i++) {
+    text[2 * i] = DIGITS[bytes[i] >> 4];
+    text[2 * i + 1] = DIGITS[bytes[i] & 15];
+  }
+  lua_pushlstring(L, text, 2 * len);
+}
+
+static int meta_index(lua_State *L) {
+  const meta *m = luaL_checkudata(L, 1, META);
+  const char *key = luaL_checkstring(L, 2);
+  if (strcmp(key, "producer") == 0) {
+    push_hex(L, m->node, WEIR_ID_SIZE);
+  } else if (strcmp(key, "epoch") == 0) {
+    weir_lua_push_count(L, m->epoch);
+  } else if (strcmp(key, "sequence") == 0) {
+    weir_lua_push_count(L, m->sequence);
+  } else if (strcmp(key, "time") == 0) {
+    lua_pushnumber(L, (lua_Number)m->time / 1e6);
+  } else {
+    lua_pushnil(L);
+  }
+  return 1;
+}
+
+static int meta_tostring(lua_State *L) {
+  const meta *m = luaL_checkudata(L, 1, META);
+  lua_pushliteral(L, "weir.meta{producer=");
+  push_hex(L, m->node, 4);
+  lua_pushliteral(L, "..., epoch=");
+  weir_lua_push_count(L, m->epoch);
+  lua_pushliteral(L, ", sequence=");
+  weir_lua_push_count(L, m->sequence);
+  lua_pushliteral(L, "}");
+  lua_concat(L, 7);
+  return 1;
+}
+
+void weir_lua_open_consumer(lua_State *L) {
+  static const luaL_Reg METHODS[] = {{"attach", consumer_attach},
+                                     {"next_change", consumer_next_change},
+                                     {"inlets", consumer_inlets},
+                                     {"holds", consumer_holds},
+                                     {"close_inlet", consumer_close_inlet},
+                                     {"stats", consumer_stats},
+                                     {"free", consumer_free},
+                                     {NULL, NULL}};
+  static const luaL_Reg TAKING[] = {{"take", consumer_take}, {"try_take", consumer_try_take}};
+  weir_lua_new_type(L, NAME, METHODS, consumer_free);
+  luaL_newmetatable(L, META);
+  lua_pushcfunction(L, meta_index);
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, meta_tostring);
+  lua_setfield(L, -2, "__tostring");
+  luaL_getmetatable(L, NAME);
+  lua_getfield(L, -1, "__index");
+  for (size_t i = 0; i < sizeof TAKING / sizeof *TAKING; i++) {
+    lua_pushvalue(L, -2);
+    lua_pushvalue(L, -4);
+    lua_pushcclosure(L, TAKING[i].func, 2);
+    lua_setfield(L, -2, TAKING[i].name);
+  }
+  lua_pop(L, 3);
+  lua_pushcfunction(L, new_consumer);
+  lua_setfield(L, -2, "consumer");
+}
