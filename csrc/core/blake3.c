@@ -3,13 +3,13 @@
 #include <string.h>
 
 enum { /* domain flags, specification 2.2 */
-       CHUNK_START = 1,
-       CHUNK_END = 2,
-       PARENT = 4,
-       ROOT = 8,
-       KEYED_HASH = 16,
-       DERIVE_KEY_CONTEXT = 32,
-       DERIVE_KEY_MATERIAL = 64
+  CHUNK_START = 1,
+  CHUNK_END = 2,
+  PARENT = 4,
+  ROOT = 8,
+  KEYED_HASH = 16,
+  DERIVE_KEY_CONTEXT = 32,
+  DERIVE_KEY_MATERIAL = 64
 };
 
 #define BLOCK 64
@@ -47,9 +47,7 @@ static void load_words(uint32_t *words, const unsigned char *in, size_t count) {
     words[i] = load(in + 4 * i);
 }
 
-static uint32_t rotate(uint32_t value, int by) {
-  return value >> by | value << (32 - by);
-}
+static uint32_t rotate(uint32_t value, int by) { return value >> by | value << (32 - by); }
 
 /* The quarter-round G of 2.2 on the state words a, b, c and d. */
 static inline void mix(uint32_t *v, int a, int b, int c, int d, uint32_t x, uint32_t y) {
@@ -152,9 +150,7 @@ static void init(weir_blake3_hasher *hasher, const uint32_t key[8], uint32_t fla
   start_chunk(hasher, 0);
 }
 
-void weir_blake3_init(weir_blake3_hasher *hasher) {
-  init(hasher, iv, 0);
-}
+void weir_blake3_init(weir_blake3_hasher *hasher) { init(hasher, iv, 0); }
 
 void weir_blake3_init_keyed(weir_blake3_hasher *hasher, const uint8_t key[WEIR_BLAKE3_KEY]) {
   uint32_t words[8];
@@ -206,7 +202,8 @@ static node root_node(const weir_blake3_hasher *hasher) {
 
 void weir_blake3_final(const weir_blake3_hasher *hasher, uint8_t *out, size_t len) {
   node root = root_node(hasher);
-  root.counter = 0; /* for the root it numbers the blocks of output (2.6) */
+  /* The root is chunk 0 or a parent: its counter starts at 0 and numbers the blocks of output
+   * (2.6). */
   for (size_t done = 0; done < len; root.counter++) {
     uint32_t words[16];
     compress(&root, words);

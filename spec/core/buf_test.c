@@ -165,6 +165,21 @@ static void a_run_too_large_to_waste_a_block_for_gets_its_own(void **state) {
   weir_slab_reset(&slab);
 }
 
+static void a_run_over_a_quarter_that_does_not_fit_leaves_the_block_to_smaller_ones(void **state) {
+  weir_test_alloc *memory = *state;
+  weir_slab slab;
+  weir_slab_init(&slab, &memory->alloc, 16);
+  weir_slice small = carve(&slab, "abcdefghijk");
+  weir_slice large = carve(&slab, "large!");
+  weir_slice next = carve(&slab, "lmno");
+  assert_int_equal(large.buf->size, 6);
+  assert_true(weir_slice_adjoins(&small, &next));
+  weir_slice_unref(&small);
+  weir_slice_unref(&large);
+  weir_slice_unref(&next);
+  weir_slab_reset(&slab);
+}
+
 static void bufs_survive_any_failing_allocation(weir_test_alloc *memory) {
   weir_buf *buf = weir_buf_copy(&memory->alloc, "hello", 5);
   if (buf == NULL) return;
@@ -217,7 +232,8 @@ int main(void) {
       memory_test(a_slab_goes_on_in_a_new_block_when_one_is_full),
       memory_test(a_block_that_nobody_holds_is_carved_again),
       memory_test(a_run_too_large_to_waste_a_block_for_gets_its_own),
-      memory_test(nothing_leaks_or_changes_when_an_allocation_fails),
+      memory_test(a_run_over_a_quarter_that_does_not_fit_leaves_the_block_to_smaller_ones),
+      cmocka_unit_test(nothing_leaks_or_changes_when_an_allocation_fails),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

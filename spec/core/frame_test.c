@@ -157,6 +157,16 @@ static void a_length_over_the_maximum_is_refused_at_its_fourth_byte(void **state
   assert_int_equal(memory->calls, 0);
 }
 
+static void a_length_over_the_maximum_is_refused_though_its_payload_is_there(void **state) {
+  weir_test_alloc *memory = *state;
+  weir_frame_reader reader;
+  weir_frame_reader_init(&reader, &memory->alloc, 3);
+  outcome out = {0};
+  feed(&reader, (const unsigned char *)"\0\0\0\3abc\0\0\0\4abcd", 15, &out);
+  assert_status(out.status, WEIR_E_LIMIT);
+  assert_int_equal(out.frames, 1);
+}
+
 static void a_refused_reader_stays_so_until_it_is_reset(void **state) {
   weir_test_alloc *memory = *state;
   weir_frame_reader reader;
@@ -274,6 +284,7 @@ int main(void) {
       memory_test(an_empty_payload_is_a_frame),
       memory_test(every_way_to_cut_the_input_gives_the_same_frames),
       memory_test(a_length_over_the_maximum_is_refused_at_its_fourth_byte),
+      memory_test(a_length_over_the_maximum_is_refused_though_its_payload_is_there),
       memory_test(a_refused_reader_stays_so_until_it_is_reset),
       memory_test(a_payload_of_exactly_the_maximum_is_legal),
       memory_test(an_announced_length_alone_costs_no_memory),
