@@ -32,9 +32,8 @@ static bool take_header(weir_frame_reader *reader, const unsigned char **data, s
 
 /* Makes room for `want` payload bytes, which is at most the payload's length. */
 static weir_status reserve(weir_frame_reader *reader, size_t want) {
-  size_t size = reader->buf != NULL ? reader->buf->size : 0;
-  if (want <= size) return WEIR_OK;
-  size = want > SIZE_MAX / 4 ? SIZE_MAX : want * 4;
+  if (reader->buf != NULL && want <= reader->buf->size) return WEIR_OK;
+  size_t size = want > SIZE_MAX / 4 ? SIZE_MAX : want * 4;
   if (size < FIRST_RESERVE) size = FIRST_RESERVE;
   if (size > reader->length) size = reader->length;
   weir_buf *buf =

@@ -169,11 +169,13 @@ static void a_run_over_a_quarter_that_does_not_fit_leaves_the_block_to_smaller_o
   weir_test_alloc *memory = *state;
   weir_slab slab;
   weir_slab_init(&slab, &memory->alloc, 16);
-  weir_slice small = carve(&slab, "abcdefghijk");
+  weir_slice filler = carve(&slab, "abcd");
+  weir_slice small = carve(&slab, "efghijk");
   weir_slice large = carve(&slab, "large!");
   weir_slice next = carve(&slab, "lmno");
   assert_int_equal(large.buf->size, 6);
   assert_true(weir_slice_adjoins(&small, &next));
+  weir_slice_unref(&filler);
   weir_slice_unref(&small);
   weir_slice_unref(&large);
   weir_slice_unref(&next);
