@@ -13,6 +13,7 @@
 void weir_lua_open_hash(lua_State *L);
 void weir_lua_open_backoff(lua_State *L);
 void weir_lua_open_timers(lua_State *L);
+void weir_lua_open_yamux(lua_State *L);
 void weir_lua_open_hub(lua_State *L);
 void weir_lua_open_producer(lua_State *L);
 void weir_lua_open_consumer(lua_State *L);

@@ -8,6 +8,7 @@ int luaopen_weir_core(lua_State *L) {
   weir_lua_open_hash(L);
   weir_lua_open_backoff(L);
   weir_lua_open_timers(L);
+  weir_lua_open_yamux(L);
   weir_lua_open_hub(L);
   weir_lua_open_producer(L);
   weir_lua_open_consumer(L);
