@@ -86,7 +86,7 @@ static weir_slice carve(weir_slab *slab, const char *text) {
   unsigned char *bytes;
   assert_ok(weir_slab_carve(slab, strlen(text), &slice, &bytes));
   assert_ptr_equal(slice.ptr, bytes);
-  memcpy(bytes, text, strlen(text));
+  memcpy(bytes, text, slice.len);
   return slice;
 }
 

@@ -225,7 +225,8 @@ static void memory_follows_the_bytes_that_came(void **state) {
   }
   assert_ok(status);
   assert_int_equal(frame.len, 100000);
-  assert_int_equal(frame.buf->size, 100000);
+  assert_non_null(frame.buf);
+  assert_int_equal(frame.buf != NULL ? frame.buf->size : 0, 100000);
   assert_memory_equal(frame.ptr, input + 4, 100000);
   assert_in_range(memory->calls, 1, 6);
   weir_slice_unref(&frame);

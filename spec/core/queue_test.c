@@ -14,7 +14,7 @@ static weir_status push(weir_queue *queue, weir_test_alloc *memory, size_t len, 
 
 /* Pops, and checks that it is the item with this number. */
 static void assert_pop(weir_queue *queue, uint64_t seq) {
-  weir_queue_item item;
+  weir_queue_item item = {0};
   assert_ok(weir_queue_pop(queue, &item));
   assert_int_equal(item.seq, seq);
   assert_int_equal(item.epoch, 7);
@@ -29,10 +29,10 @@ static void an_empty_queue_gives_nothing_and_owns_nothing(void **state) {
   weir_queue_item item;
   assert_true(weir_queue_empty(&queue));
   assert_false(weir_queue_full(&queue));
-  assert_null(weir_queue_peek(&queue));
   assert_status(weir_queue_pop(&queue, &item), WEIR_E_AGAIN);
   weir_queue_clear(&queue);
   assert_int_equal(memory->calls, 0);
+  assert_null(weir_queue_peek(&queue));
 }
 
 static void items_leave_in_the_order_in_which_they_came(void **state) {
