@@ -1,0 +1,124 @@
+#include "io/loop.h"
+
+#include <stdlib.h>
+
+#include "io/conn.h"
+
+/* Rounds of one flush: connections in memory feed each other, which makes new output. */
+#define FLUSH_ROUNDS 16
+
+static void on_kick(uv_async_t *async) {
+  (void)async; /* it has done its work by making the descriptor readable */
+}
+
+int weir_loop_init(weir_loop *loop) {
+  *loop = (weir_loop){.touched = true};
+  weir_list_init(&loop->owned);
+  weir_list_init(&loop->dirty);
+  loop->buffer = malloc(WEIR_LOOP_BUFFER);
+  if (loop->buffer == NULL) return UV_ENOMEM;
+  int error = uv_loop_init(&loop->uv);
+  if (error == 0) {
+    error = uv_async_init(&loop->uv, &loop->kick, on_kick);
+    if (error != 0) uv_loop_close(&loop->uv);
+  }
+  if (error != 0) {
+    free(loop->buffer);
+    return error;
+  }
+  uv_unref((uv_handle_t *)&loop->kick);
+  weir_timers_init(&loop->timers, NULL);
+  return 0;
+}
+
+void weir_loop_close(weir_loop *loop) {
+  for (weir_link *link; (link = weir_list_first(&loop->owned)) != NULL;) {
+    weir_io *io = weir_list_of(link, weir_io, link);
+    weir_list_remove(link);
+    io->release(io);
+  }
+  uv_close((uv_handle_t *)&loop->kick, NULL);
+  do {
+    uv_run(&loop->uv, UV_RUN_DEFAULT);
+  } while (uv_loop_close(&loop->uv) == UV_EBUSY);
+  weir_timers_free(&loop->timers);
+  free(loop->buffer);
+  free(loop->spare);
+}
+
+int weir_loop_fd(const weir_loop *loop) { return uv_backend_fd(&loop->uv); }
+
+static void expire(weir_loop *loop) {
+  uint64_t now = uv_hrtime();
+  uint64_t token;
+  while (weir_timers_expired(&loop->timers, now, NULL, &token)) {
+    weir_conn_expire((weir_conn *)(uintptr_t)token, now);
+  }
+}
+
+void weir_loop_poll(weir_loop *loop) {
+  loop->held = true;
+  loop->touched = false;
+  uv_run(&loop->uv, UV_RUN_NOWAIT);
+  expire(loop);
+}
+
+static void flush_round(weir_loop *loop, uint64_t now) {
+  weir_list round;
+  weir_list_init(&round);
+  weir_list_append(&loop->dirty, &round); /* those behind it came later: the next round's */
+  for (weir_link *link; (link = weir_list_first(&loop->dirty)) != &round;) {
+    weir_list_remove(link);
+    weir_conn_flush(weir_conn_of_dirty(link), now);
+  }
+  weir_list_remove(&round);
+}
+
+bool weir_loop_flush(weir_loop *loop) {
+  loop->held = true;
+  for (int i = 0; i < FLUSH_ROUNDS && !weir_list_empty(&loop->dirty); i++) {
+    flush_round(loop, uv_hrtime());
+  }
+  if (loop->touched) {
+    loop->touched = false;
+    uv_run(&loop->uv, UV_RUN_NOWAIT);
+  }
+  bool busy = loop->fed || loop->touched || !weir_list_empty(&loop->dirty);
+  loop->fed = false;
+  loop->kicked = false;
+  loop->held = busy;
+  return busy;
+}
+
+void weir_loop_hold(weir_loop *loop) { loop->held = true; }
+
+uint64_t weir_loop_deadline(const weir_loop *loop) { return weir_timers_next(&loop->timers); }
+
+bool weir_loop_alive(const weir_loop *loop) { return uv_loop_alive(&loop->uv) != 0; }
+
+void weir_loop_own(weir_loop *loop, weir_io *io, void (*release)(weir_io *io)) {
+  weir_list_init(&io->link);
+  weir_list_append(&loop->owned, &io->link);
+  io->release = release;
+}
+
+void weir_loop_mark(weir_loop *loop, weir_link *link) {
+  if (!weir_list_linked(link)) weir_list_append(&loop->dirty, link);
+  if (loop->held || loop->kicked) return;
+  loop->kicked = true;
+  uv_async_send(&loop->kick);
+}
+
+unsigned char *weir_loop_borrow(weir_loop *loop) {
+  unsigned char *block = loop->spare;
+  loop->spare = NULL;
+  return block != NULL ? block : malloc(WEIR_LOOP_BUFFER);
+}
+
+void weir_loop_return(weir_loop *loop, unsigned char *block) {
+  if (loop->spare == NULL) {
+    loop->spare = block;
+  } else {
+    free(block);
+  }
+}

@@ -1,0 +1,82 @@
+/*
+ * weir_loop: weir's own libuv loop, to be driven from the loop that the program runs.
+ *
+ * weir does not put handles on somebody else's loop. It has one of its own, whose descriptor
+ * (weir_loop_fd) the program's loop watches for reading: then neither libuv's ABI nor the meaning
+ * of handle->data is shared with anybody. The driver's duties, each turn of the program's loop:
+ *
+ *   - the descriptor is readable or weir_loop_deadline() is reached: weir_loop_poll();
+ *   - before the program's loop blocks: weir_loop_flush(), again while it says that it is busy;
+ *   - the program's loop may end when weir_loop_alive() is false.
+ *
+ * Endpoints that wake while neither of the two runs make the descriptor readable, unless
+ * weir_loop_hold() promised that a flush will follow; so output never waits for something else to
+ * happen. Everything that is queued between two flushes leaves in as few writes as possible.
+ *
+ * Functions that are called back run inside weir_loop_poll(), weir_loop_flush() or the call that
+ * they belong to, never inside weir_loop_close(). One thread at a time.
+ */
+#ifndef WEIR_IO_LOOP_H
+#define WEIR_IO_LOOP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "core/list.h"
+#include "core/time.h"
+#include "core/timers.h"
+
+/* One buffer for all reads: feed() consumes what is in it, so that it stays in the cache. */
+#define WEIR_LOOP_BUFFER (64u * 1024u)
+
+/* What the loop knows of the things on it: how to end them when it is closed. First member of each,
+ * linked in weir_loop.owned while it has handles or requests. */
+typedef struct weir_io {
+  weir_link link;
+  /* Releases it as its own free function would: no callback follows. */
+  void (*release)(struct weir_io *io);
+} weir_io;
+
+typedef struct weir_loop {
+  uv_loop_t uv;
+  uv_async_t kick;
+  weir_timers timers; /* token: the weir_conn */
+  weir_list owned;    /* of weir_io */
+  weir_list dirty;    /* connections that may have output */
+  unsigned char *buffer;
+  unsigned char *spare; /* a block of WEIR_LOOP_BUFFER bytes that nobody uses, or NULL */
+  bool held;            /* a flush will follow: endpoints need not kick */
+  bool kicked;
+  bool touched; /* libuv has something to register or to finish: run before blocking */
+  bool fed;     /* something happened since the last flush returned */
+} weir_loop;
+
+/* A libuv error (negative) or 0; a loop that could not be made needs no close. */
+int weir_loop_init(weir_loop *loop);
+/* Ends all that is on the loop and waits until libuv has let go of it. A name resolution in
+ * progress cannot be interrupted: it is waited for. */
+void weir_loop_close(weir_loop *loop);
+
+int weir_loop_fd(const weir_loop *loop);
+/* Takes what libuv and the timers have, without blocking. */
+void weir_loop_poll(weir_loop *loop);
+/* Moves the output of endpoints that woke and lets libuv register what was begun. True: busy, call
+ * it again soon (something arrived, or there was more to write than one go allows). */
+bool weir_loop_flush(weir_loop *loop);
+/* weir_loop_flush() will follow, whatever happens. */
+void weir_loop_hold(weir_loop *loop);
+/* When the next connection wants to know the time (uv_hrtime() units), or WEIR_NEVER. */
+uint64_t weir_loop_deadline(const weir_loop *loop);
+/* Whether there is a connection, listener or request. */
+bool weir_loop_alive(const weir_loop *loop);
+
+/* For the files of this folder. */
+void weir_loop_own(weir_loop *loop, weir_io *io, void (*release)(weir_io *io));
+void weir_loop_mark(weir_loop *loop, weir_link *link);
+/* A block of WEIR_LOOP_BUFFER bytes, or NULL; give it back with weir_loop_return(). */
+unsigned char *weir_loop_borrow(weir_loop *loop);
+void weir_loop_return(weir_loop *loop, unsigned char *block);
+
+#endif

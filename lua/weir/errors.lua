@@ -1,0 +1,74 @@
+--- Errors that a correct program can meet: what `nil, err` returns.
+--
+-- An error is a table with `code` (a stable string such as "timeout"), `message` (a sentence for
+-- people that says what to do), `status` (a numeric close code or HTTP status, where there is one)
+-- and its context (`url`, `stream`, ...). `tostring(err)` is the code and the message.
+-- @module weir.errors
+
+local errors = {}
+
+local Error = { __name = "weir.error" }
+Error.__index = Error
+
+function Error:__tostring()
+  return self.code .. ": " .. self.message
+end
+
+function Error.__concat(a, b)
+  return tostring(a) .. tostring(b)
+end
+
+--- Makes an error.
+-- @tparam string code stable name, lower case
+-- @tparam[opt] string message what happened and what to do; the code when left out
+-- @tparam[opt] table context fields to add, `status` among them
+-- @return the error
+function errors.new(code, message, context)
+  local err = { code = code, message = message or code }
+  if context then
+    for key, value in pairs(context) do
+      err[key] = value
+    end
+  end
+  return setmetatable(err, Error)
+end
+
+--- Whether a value is such an error, and has this code where one is given.
+-- @param value anything
+-- @tparam[opt] string code
+-- @treturn boolean
+function errors.is(value, code)
+  return getmetatable(value) == Error and (code == nil or value.code == code)
+end
+
+--- Checks an options table; raises for an unknown name or a wrong type, and lists the known ones.
+-- @tparam string what whose options these are, for the message
+-- @tparam ?table options nil counts as empty
+-- @tparam table known name to the type that `type()` must give
+-- @tparam[opt=1] number level whom to blame, as for `error`, seen from the caller
+-- @treturn table the options
+function errors.options(what, options, known, level)
+  level = (level or 1) + 1
+  if options == nil then
+    return {}
+  end
+  if type(options) ~= "table" then
+    error(("%s: options must be a table, not %s"):format(what, type(options)), level)
+  end
+  for name, value in pairs(options) do
+    local expected = known[name]
+    if expected == nil then
+      local names = {}
+      for each in pairs(known) do
+        names[#names + 1] = each
+      end
+      table.sort(names)
+      error(("%s: unknown option '%s'; known are: %s"):format(what, tostring(name), table.concat(names, ", ")), level)
+    elseif type(value) ~= expected then
+      error(("%s: option '%s' must be a %s, not a %s"):format(what, name, expected, type(value)), level)
+    end
+  end
+  return options
+end
+
+return errors
