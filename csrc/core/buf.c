@@ -26,9 +26,7 @@ weir_buf *weir_buf_resize(weir_buf *buf, size_t size) {
   return resized;
 }
 
-void weir_buf_free(weir_buf *buf) {
-  weir_free(buf->alloc, buf);
-}
+void weir_buf_free(weir_buf *buf) { weir_free(buf->alloc, buf); }
 
 void weir_slab_init(weir_slab *slab, const weir_alloc *alloc, size_t block) {
   slab->alloc = weir_alloc_or_default(alloc);

@@ -44,19 +44,11 @@ void weir_queue_init(weir_queue *queue, const weir_alloc *alloc, size_t max_item
 /* Drops all items and frees the ring. The queue can be used again. */
 void weir_queue_clear(weir_queue *queue);
 /* The same as clear: the queue may be forgotten afterwards. */
-static inline void weir_queue_free(weir_queue *queue) {
-  weir_queue_clear(queue);
-}
+static inline void weir_queue_free(weir_queue *queue) { weir_queue_clear(queue); }
 
-static inline size_t weir_queue_items(const weir_queue *queue) {
-  return queue->tail - queue->head;
-}
-static inline size_t weir_queue_bytes(const weir_queue *queue) {
-  return queue->bytes;
-}
-static inline bool weir_queue_empty(const weir_queue *queue) {
-  return queue->tail == queue->head;
-}
+static inline size_t weir_queue_items(const weir_queue *queue) { return queue->tail - queue->head; }
+static inline size_t weir_queue_bytes(const weir_queue *queue) { return queue->bytes; }
+static inline bool weir_queue_empty(const weir_queue *queue) { return queue->tail == queue->head; }
 /* Whether push would say WEIR_E_AGAIN. */
 static inline bool weir_queue_full(const weir_queue *queue) {
   return queue->tail - queue->head >= queue->max_items || queue->bytes >= queue->max_bytes;

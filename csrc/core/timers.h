@@ -39,13 +39,9 @@ void weir_timers_init(weir_timers *timers, const weir_alloc *alloc);
 /* Drops all timers and frees the memory. May be used again; old ids stay unknown. */
 void weir_timers_clear(weir_timers *timers);
 /* The same as clear: it may be forgotten afterwards. */
-static inline void weir_timers_free(weir_timers *timers) {
-  weir_timers_clear(timers);
-}
+static inline void weir_timers_free(weir_timers *timers) { weir_timers_clear(timers); }
 
-static inline size_t weir_timers_count(const weir_timers *timers) {
-  return timers->count;
-}
+static inline size_t weir_timers_count(const weir_timers *timers) { return timers->count; }
 
 /* *id names the timer until it is taken or cancelled, is never 0, and is below 2^53, so that a Lua
  * number of any Lua can hold it. WEIR_E_NOMEM; WEIR_E_LIMIT beyond WEIR_TIMERS_MAX. */
