@@ -13,12 +13,11 @@
 #ifndef WEIR_SPEC_SUPPORT_H
 #define WEIR_SPEC_SUPPORT_H
 
-/* cmocka.h needs these four before it. */
+/* cmocka.h needs the first four before it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
