@@ -74,6 +74,19 @@ describe("spec/run", function()
     assert.matches("status 124", output)
   end)
 
+  it("ends what it runs when it is interrupted", function()
+    spec("a", [[it('hangs', function()
+      io.open('started', 'w'):close()
+      os.execute('sleep 60')
+    end)]])
+    local status = shell.run((
+      "cd %s && { spec/run & } && for i in $(seq 100); do [ -e started ] && break; sleep 0.1; done;"
+      .. " kill $! && wait $!"):format(shell.quote(root)))
+    assert.equal(130, status)
+    local _, left = shell.run(("ls -l /proc/[0-9]*/cwd 2>/dev/null | grep -F %s"):format(shell.quote(root)))
+    assert.equal("", left)
+  end)
+
   it("runs only the files that match the pattern", function()
     spec("a", "it('fails', function() error('boom') end)")
     spec("b", "it('passes', function() end)")

@@ -50,10 +50,11 @@ describe("spec/setup", function()
       .. "weir-no-such weir-nor-this --no-remove\n", shell.read(log))
   end)
 
-  on_debian("takes either package where two do", function()
-    local status = setup("demo", { extra = "weir-no-such|lua5.4" })
-    assert.equal(0, status)
+  on_debian("takes either package where two do, and else installs the first", function()
+    assert.equal(0, (setup("demo", { extra = "weir-no-such|lua5.4" })))
     assert.is_nil(shell.read(log))
+    assert.equal(0, (setup("demo", { extra = "weir-no-such|weir-nor-this" })))
+    assert.matches("recommends weir%-no%-such %-%-no%-remove\n$", shell.read(log))
   end)
 
   on_debian("goes through sudo where it asks for no password", function()
@@ -83,7 +84,7 @@ describe("spec/setup", function()
     for _, target in ipairs({ "demo", "test" }) do
       stand_in("id", "echo 1000")
       local status, output = shell.run(
-        ("PATH=%s:$PATH WEIR_EXTRA_PACKAGES=weir-no-such make %s"):format(shell.quote(bin), target))
+        ("PATH=%s:$PATH WEIR_EXTRA_PACKAGES=weir-no-such make %s SPEC=no-such-spec"):format(shell.quote(bin), target))
       assert.equal(2, status)
       assert.matches("apt%-get install .*weir%-no%-such", output)
       assert.not_matches("build", output)
