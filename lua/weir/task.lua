@@ -85,7 +85,7 @@ local function new_task(fn, what)
   if type(fn) ~= "function" then
     error(what .. ": a function is expected, not " .. type(fn), 3)
   end
-  return setmetatable({ state = "running", waiter = nil, co = nil, waiting = nil, cancelled = nil }, Task)
+  return setmetatable({ state = "running", co = nil, waiter = nil, waiting = nil, fn = nil, count = nil }, Task)
 end
 
 --- Starts a task: a function that runs beside the others, from the next turn of the loop on.

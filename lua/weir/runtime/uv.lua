@@ -14,6 +14,7 @@ local heap = require("weir.runtime.heap")
 local running, resume, yield = coroutine.running, coroutine.resume, coroutine.yield
 local now = uv.now
 local unpack = table.unpack or rawget(_G, "unpack")
+local xpcall = xpcall
 
 local runtime = { name = "uv", now = now, random = uv.random }
 
@@ -202,6 +203,11 @@ function runtime.own_waiter()
   local waiter
   if co == current_co and co then
     waiter = current.waiter
+    if not waiter then
+      waiter = runtime.waiter()
+      current.waiter = waiter
+      return waiter
+    end
   elseif main or not co then
     waiter = own_main
   else
@@ -252,38 +258,44 @@ local function withdraw(self)
 end
 
 -- Whether `task` may not wait any more; raises when it does not take no for an answer.
-local function refused(task)
+local function refused(self, task)
   local err = task.cancelled
-  if err then
-    local refusals = (task.refusals or 0) + 1
-    task.refusals = refusals
-    if refusals > PATIENCE then
-      error(err, 0)
-    end
+  if not err then
+    return nil
   end
+  withdraw(self)
+  local refusals = (task.refusals or 0) + 1
+  task.refusals = refusals
+  if refusals > PATIENCE then
+    error(err, 0)
+  end
+  runtime.tick()
   return err
+end
+
+-- Somebody else than `after_wait` resumed the coroutine.
+local function disturbed(self, task)
+  withdraw(self)
+  if task then
+    task.waiting = nil
+  end
+  error("a coroutine that waits was resumed by somebody else; make generators that block with weir.wrap", 0)
 end
 
 -- Suspends `co`, the running coroutine, until `self` is woken.
 local function suspend(self, co, shield)
   local task = co == current_co and current
   if task and not shield then
-    local err = refused(task)
-    if err then
-      withdraw(self)
-      runtime.tick()
+    if task.cancelled then
+      local err = refused(self, task)
       return nil, err
     end
     task.waiting = self
   end
   self.co, self.task = co, task
   local a, b, c = yield(WAIT, self)
-  if self.co then -- not resumed by `run_one`
-    withdraw(self)
-    if task then
-      task.waiting = nil
-    end
-    error("a coroutine that waits was resumed by somebody else; make generators that block with weir.wrap", 0)
+  if self.co then
+    disturbed(self, task)
   end
   return a, b, c
 end
@@ -308,26 +320,22 @@ local function drive(self)
   return nil, errors.new("deadlock", "nothing is left that could end this wait: no connection, timer or ready task")
 end
 
-local function timed_out()
-  return errors.new("timeout", "the time is over")
-end
+-- Not to be modified: all who time out share it.
+local TIMEOUT = errors.new("timeout", "the time is over")
 
 --- Suspends the running coroutine, or on the main thread runs the loop, until the waiter is woken.
 -- @tparam[opt] number deadline in seconds of `runtime.now()`
 -- @tparam[opt] boolean shield not to be ended by a cancellation
--- @return what it was woken with; or nil and an error: "timeout", "cancelled", "deadlock"
+-- @return what it was woken with; or nil and an error: "timeout" (one object for all: do not add to
+--   it), "cancelled", "deadlock"
 function Waiter:wait(deadline, shield)
   if self.woken then
     return collect(self)
   end
-  local co, main = running()
   if deadline then
-    if deadline <= now() then
-      runtime.tick()
-      return nil, timed_out()
-    end
     deadlines:arm(self, deadline)
   end
+  local co, main = running()
   if main or not co then
     return drive(self)
   end
@@ -393,34 +401,72 @@ local function call(fn, a, b)
   end
 end
 
+local function on_error(err)
+  local task = current
+  if task and not errors.is(err, "cancelled") then
+    task.traceback = debug.traceback(nil, 2)
+  end
+  return err
+end
+
+-- A coroutine gave control back: it waits, or it is over. `tag` is, at the end of a task, what
+-- xpcall returns first.
+local function after_run(co, task, ok, tag, ...)
+  current, current_co = nil, nil
+  if tag == WAIT then
+    return
+  elseif task then
+    task:ended(ok and tag, ...)
+  elseif not ok and tag ~= "cannot resume dead coroutine" then
+    runtime.report(tag, debug.traceback(co), "error in a coroutine")
+  end
+end
+
 -- Resumes the coroutine of a waiter that was woken or paused.
-local function run_one(waiter)
+local function after_wait(waiter)
   local co, task = waiter.co, waiter.task
   if not co or not (waiter.woken or waiter.paused) then
     return -- withdrawn meanwhile
   end
-  waiter.co, waiter.task = false, false
+  local a, b, c = waiter.a, waiter.b, waiter.c
+  waiter.co, waiter.woken, waiter.a, waiter.b, waiter.c = false, false, nil, nil, nil
   if task then
     task.waiting = nil
     current, current_co = task, co
+    return after_run(co, task, resume(co, a, b, c))
   end
-  local ok, err = resume(co, collect(waiter))
-  current, current_co = nil, nil
-  if not ok and coroutine.status(co) == "dead" and err ~= "cannot resume dead coroutine" then
-    runtime.report(err, debug.traceback(co), "error in a coroutine")
+  after_run(co, nil, resume(co, a, b, c))
+end
+
+-- Runs a task for the first time. Its coroutine is xpcall itself: one frame less.
+local function begin(task)
+  local co = coroutine.create(xpcall)
+  local fn, arg, args = task.fn, task.arg, task.args
+  task.fn, task.arg, task.args = nil, nil, nil
+  task.co = co
+  current, current_co = task, co
+  if args then
+    return after_run(co, task, resume(co, fn, on_error, unpack(args, 1, args.n)))
+  elseif arg ~= nil then
+    return after_run(co, task, resume(co, fn, on_error, arg))
   end
+  return after_run(co, task, resume(co, fn, on_error))
 end
 
 local function run_ready()
   while first <= last do
-    local waiter = ready[first]
+    local entry = ready[first]
     ready[first] = nil
     if first == last then
       first, last = 1, 0
     else
       first = first + 1
     end
-    run_one(waiter)
+    if entry.fn then
+      begin(entry)
+    else
+      after_wait(entry)
+    end
     operations = operations - RESUME
     if operations <= 0 and spent() then
       return
@@ -444,7 +490,7 @@ local function expire(time)
     elseif item.fn then
       runtime.defer(item.fn)
     else
-      item:wake(nil, timed_out())
+      item:wake(nil, TIMEOUT)
     end
   end
 end
@@ -508,41 +554,25 @@ function runtime.current()
   return co == current_co and co and current or nil
 end
 
-local function on_error(err)
-  local task = current
-  if task and not errors.is(err, "cancelled") then
-    task.traceback = debug.traceback(nil, 2)
-  end
-  return err
-end
-
-local function body(task, fn, args)
-  if args then
-    return task:ended(xpcall(fn, on_error, unpack(args, 1, args.n)))
-  end
-  return task:ended(xpcall(fn, on_error))
-end
-
 --- Starts a task in the next turn.
--- @tparam table task the runtime uses its fields `waiter`, `waiting`, `cancelled`, `refusals`,
---   `co` and `traceback`, and calls `task:ended(ok, ...)` when `fn` has returned or raised
+-- @tparam table task the runtime uses its fields `fn`, `arg`, `args`, `co`, `waiter`, `waiting`,
+--   `cancelled`, `refusals` and `traceback`, and calls `task:ended(ok, ...)` when `fn` has returned
+--   or raised
 -- @tparam function fn
 -- @param ... its arguments
 function runtime.start(task, fn, ...)
-  local co = coroutine.create(body)
-  local waiter = setmetatable({
-    co = co,
-    task = task,
-    woken = true,
-    a = task,
-    b = fn,
-    c = select("#", ...) > 0 and { n = select("#", ...), ... } or nil,
-    deadline = nil,
-  }, Waiter)
-  task.co, task.waiter = co, waiter
+  task.fn = fn
+  local count = select("#", ...)
+  if count == 1 and ... ~= nil then
+    task.arg = ...
+  elseif count > 0 then
+    task.args = { n = count, ... }
+  end
   last = last + 1
-  ready[last] = waiter
-  schedule()
+  ready[last] = task
+  if not in_turn then
+    schedule()
+  end
 end
 
 --- Calls `fn()` when the deadline is reached, in a turn. It must not block.
