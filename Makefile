@@ -50,7 +50,7 @@ lint: ## Check formatting, warnings, style and layering
 
 docs: ## Write the API reference to docs/api
 	@spec/setup docs
-	@ldoc --quiet --testing --fatalwarnings --config docs/config.ld . >/dev/null
+	@ldoc --quiet --testing --config docs/config.ld . >/dev/null
 
 install: build ## Install below PREFIX= (/usr/local)
 	@cmake --install $(BUILD) --prefix '$(PREFIX)'
