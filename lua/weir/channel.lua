@@ -10,36 +10,26 @@ local tick, own_waiter, to_deadline = runtime.tick, runtime.own_waiter, runtime.
 local Channel = { __name = "weir.channel" }
 Channel.__index = Channel
 
-local function closed()
-  return errors.new("closed", "the channel is closed")
-end
+-- Shared by all: not to be modified.
+local CLOSED = errors.new("closed", "the channel is closed")
+local FULL = errors.new("full", "the channel is full")
+local EMPTY = errors.new("empty", "nothing is in the channel")
 
--- In each, `list` is the list of those who wait for what `try` needs.
+-- Waits in `list` until `try` succeeds.
 local function blocking(self, list, try, timeout, value)
   local deadline = to_deadline(timeout, 3)
   while true do
     local waiter = own_waiter()
     list:add(waiter)
     local _, err = waiter:wait(deadline)
-    local woken = list:remove(waiter)
+    list:remove(waiter)
     local result, again = try(self, value)
-    if result ~= nil or again.code == "closed" then
+    if result ~= nil or again == CLOSED then
       return result, again
     elseif err then
-      if woken then
-        list:wake_one()
-      end
       return nil, err
     end
   end
-end
-
-local function full()
-  return errors.new("full", "the channel is full")
-end
-
-local function empty()
-  return errors.new("empty", "nothing is in the channel")
 end
 
 --- Puts a value in if there is room.
@@ -49,11 +39,11 @@ function Channel:try_send(value)
   if value == nil then
     error("channel:send: a value is expected, not nil", 2)
   elseif self.is_closed then
-    return nil, closed()
+    return nil, CLOSED
   end
   local count = self.count
   if count == self.size then
-    return nil, full()
+    return nil, FULL
   end
   local at = self.head + count
   self[at] = value
@@ -69,18 +59,12 @@ end
 -- @tparam[opt] number timeout in seconds
 -- @treturn boolean true; or nil and an error: "timeout", "cancelled", "closed"
 function Channel:send(value, timeout)
-  if value ~= nil and not self.is_closed and self.count < self.size then
-    local count = self.count
-    self[self.head + count] = value
-    self.count = count + 1
-    if self.receivers.count > 0 then
-      self.receivers:wake_one()
-    end
-    tick()
-    return true
+  local cancelled = tick()
+  if cancelled then
+    return nil, cancelled
   end
   local ok, err = self:try_send(value)
-  if ok or err.code == "closed" then
+  if ok or err == CLOSED then
     return ok, err
   end
   return blocking(self, self.senders, self.try_send, timeout, value)
@@ -109,21 +93,22 @@ function Channel:try_recv()
   if self.count > 0 then
     return take(self)
   elseif self.is_closed then
-    return nil, closed()
+    return nil, CLOSED
   end
-  return nil, empty()
+  return nil, EMPTY
 end
 
 --- Takes a value, and waits for one if there is none.
 -- @tparam[opt] number timeout in seconds
 -- @return value; or nil and an error: "timeout", "cancelled", "closed" (and nothing is left)
 function Channel:recv(timeout)
-  if self.count > 0 then
-    local value = take(self)
-    tick()
-    return value
+  local cancelled = tick()
+  if cancelled then
+    return nil, cancelled
+  elseif self.count > 0 then
+    return take(self)
   elseif self.is_closed then
-    return nil, closed()
+    return nil, CLOSED
   end
   return blocking(self, self.receivers, self.try_recv, timeout)
 end

@@ -1,7 +1,6 @@
 --- Waiting for several things at once.
 -- @module weir.select
 
-
 local runtime = require("weir.runtime")
 
 -- What can be selected has three methods:
@@ -25,39 +24,50 @@ local function check(cases, level)
   end
 end
 
-local turn = 0 -- where to begin to look: no case is always the first
+local check_poll
 
--- Polls the cases from `start` on. Returns the place of the first that was ready, and its results.
-local function poll(cases, start)
-  local count = #cases
-  local function found(at, ready, ...)
-    if ready then
-      return at, ...
-    end
+-- Polls the case `at` and `left - 1` behind it. Returns the place of the first that was ready, and
+-- its results.
+local function poll(cases, at, left)
+  if left > 0 then
+    return check_poll(cases, at, left, cases[at]:poll())
   end
-  local function try(offset)
-    if offset == count then
-      return nil
-    end
-    local at = (start + offset) % count + 1
-    local case = cases[at]
-    local function checked(place, ...)
-      if place then
-        return place, ...
-      end
-      return try(offset + 1)
-    end
-    return checked(found(at, case:poll()))
-  end
-  return try(0)
 end
 
-local function result(place, ...)
-  if place then
-    runtime.tick()
-    return place, ...
+function check_poll(cases, at, left, ready, ...)
+  if ready then
+    return at, ...
   end
+  return poll(cases, at % #cases + 1, left - 1)
 end
+
+-- Waits for any of them. Returns nil or an error.
+local function wait(cases, deadline)
+  local waiter = runtime.own_waiter()
+  for i = 1, #cases do
+    cases[i]:watch(waiter)
+  end
+  local _, err = waiter:wait(deadline)
+  for i = 1, #cases do
+    cases[i]:unwatch(waiter)
+  end
+  return err
+end
+
+-- The rest of the arguments is what poll() returned, after `err` where the wait had ended in one.
+local function proceed(cases, start, deadline, err, at, ...)
+  if at then
+    return at, ...
+  elseif not err then
+    err = wait(cases, deadline)
+    if not err or err.code == "timeout" then
+      return proceed(cases, start, deadline, err, poll(cases, start, #cases))
+    end
+  end
+  return nil, err
+end
+
+local calls = 0 -- to begin elsewhere each time: no case is always the first
 
 --- Waits until one of several things can be done, and does it: receives from a channel or consumer,
 -- sends (`channel:sending(value)`), joins a task.
@@ -67,36 +77,11 @@ end
 return function(cases)
   check(cases, 2)
   local deadline = runtime.deadline(cases.timeout, 2)
-  turn = turn + 1
-  local start = turn % #cases
-  local function wait()
-    local waiter = runtime.own_waiter()
-    for i = 1, #cases do
-      cases[i]:watch(waiter)
-    end
-    local _, err = waiter:wait(deadline)
-    for i = 1, #cases do
-      cases[i]:unwatch(waiter)
-    end
-    return err
+  local cancelled = runtime.tick()
+  if cancelled then
+    return nil, cancelled
   end
-  local function finish(place, ...)
-    if place then
-      return result(place, ...)
-    end
-    local err = wait()
-    if not err then
-      return finish(poll(cases, start))
-    elseif err.code == "timeout" then
-      local function last(at, ...)
-        if at then
-          return at, ...
-        end
-        return nil, err
-      end
-      return last(poll(cases, start))
-    end
-    return nil, err
-  end
-  return finish(poll(cases, start))
+  calls = calls + 1
+  local start = calls % #cases + 1
+  return proceed(cases, start, deadline, nil, poll(cases, start, #cases))
 end

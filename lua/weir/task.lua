@@ -17,10 +17,16 @@ local GRACE = 1
 
 local uncollected = {} -- failed tasks whose error nobody has seen
 
+-- The text of an error, which may be an object whose __tostring fails.
+local function text_of(err)
+  local ok, text = pcall(tostring, err)
+  return ok and text or "(" .. type(err) .. ")"
+end
+
 local function print_error(task)
   if not task.printed then
     task.printed = true
-    io.stderr:write("weir: error in a task: ", tostring(task.error), "\n", task.traceback or "", "\n")
+    io.stderr:write("weir: error in a task: ", text_of(task.error), "\n", task.traceback or "", "\n")
   end
 end
 
@@ -143,8 +149,9 @@ function Task:cancel(reason)
     reason = errors.new("cancelled", reason and tostring(reason) or "the task was cancelled")
   end
   self.cancelled = reason
-  if self.waiting then
-    self.waiting:wake(nil, reason)
+  local waiter = self.waiting
+  if waiter and not waiter.shield then
+    waiter:wake(nil, reason)
   end
 end
 
@@ -190,7 +197,7 @@ local function raise_failures()
   end
   if count > 0 then
     local what = count == 1 and "1 task" or count .. " tasks"
-    error(("weir.run: %s failed that nobody waited for: %s"):format(what, tostring(some)), 0)
+    error(("weir.run: %s failed that nobody waited for: %s"):format(what, text_of(some)), 0)
   end
 end
 
@@ -267,7 +274,7 @@ function Group:child_ended(task)
   if task.state == "failed" then
     if not self.failed then
       self.failed, self.error = true, task.error
-      self:cancel(errors.new("cancelled", "another task of the group failed: " .. tostring(task.error)))
+      self:cancel(errors.new("cancelled", "another task of the group failed: " .. text_of(task.error)))
     elseif not task.collected then
       print_error(task)
     end
@@ -328,10 +335,6 @@ function tasks.sleep(seconds)
     error("weir.sleep: seconds must be a number, not " .. type(seconds), 2)
   end
   local deadline = runtime.deadline(seconds, 2)
-  if seconds == 0 then
-    runtime.pause()
-    return true
-  end
   local _, err = runtime.own_waiter():wait(deadline)
   if err.code == "timeout" then
     return true

@@ -12,11 +12,18 @@ local errors = require("weir.errors")
 local heap = require("weir.runtime.heap")
 
 local running, resume, yield = coroutine.running, coroutine.resume, coroutine.yield
+local close = coroutine.close or function() end -- runs the to-be-closed values of Lua 5.4
 local now = uv.now
 local unpack = table.unpack or rawget(_G, "unpack")
 local xpcall = xpcall
 
 local runtime = { name = "uv", now = now, random = uv.random }
+
+--- The time of day: seconds since 1970.
+function runtime.time()
+  local seconds, microseconds = luv.gettimeofday()
+  return seconds + microseconds / 1e6
+end
 
 -- Seconds for which one turn runs tasks before the loop may look at everything else.
 local TURN = 0.001
@@ -190,7 +197,8 @@ local main_waiter -- the one that the main thread drives the loop for
 
 --- Makes a waiter: one coroutine at a time waits on it, others wake it.
 function runtime.waiter()
-  return setmetatable({ co = false, task = false, woken = false, a = nil, b = nil, c = nil, deadline = nil }, Waiter)
+  local waiter = { co = false, task = false, woken = false, shield = nil, a = nil, b = nil, deadline = nil, armed = nil }
+  return setmetatable(waiter, Waiter)
 end
 
 local own_main = runtime.waiter()
@@ -257,19 +265,14 @@ local function withdraw(self)
   end
 end
 
--- Whether `task` may not wait any more; raises when it does not take no for an answer.
-local function refused(self, task)
+-- The error for a cancelled task; raised when it does not take no for an answer.
+local function refuse(task)
   local err = task.cancelled
-  if not err then
-    return nil
-  end
-  withdraw(self)
   local refusals = (task.refusals or 0) + 1
   task.refusals = refusals
   if refusals > PATIENCE then
     error(err, 0)
   end
-  runtime.tick()
   return err
 end
 
@@ -285,14 +288,15 @@ end
 -- Suspends `co`, the running coroutine, until `self` is woken.
 local function suspend(self, co, shield)
   local task = co == current_co and current
-  if task and not shield then
-    if task.cancelled then
-      local err = refused(self, task)
-      return nil, err
+  if task then
+    if task.cancelled and not shield then
+      withdraw(self)
+      runtime.tick()
+      return nil, refuse(task)
     end
     task.waiting = self
   end
-  self.co, self.task = co, task
+  self.co, self.task, self.shield = co, task, shield
   local a, b, c = yield(WAIT, self)
   if self.co then
     disturbed(self, task)
@@ -360,7 +364,6 @@ function runtime.wrap(fn)
     if main or not co then
       waiter.co, waiter.task = false, false
       if waiter.paused then
-        waiter.paused = false
         runtime.pause()
         return step(resume(inner))
       end
@@ -416,17 +419,19 @@ local function after_run(co, task, ok, tag, ...)
   if tag == WAIT then
     return
   elseif task then
+    task.waiting = nil
     task:ended(ok and tag, ...)
   elseif not ok and tag ~= "cannot resume dead coroutine" then
     runtime.report(tag, debug.traceback(co), "error in a coroutine")
+    close(co)
   end
 end
 
 -- Resumes the coroutine of a waiter that was woken or paused.
 local function after_wait(waiter)
   local co, task = waiter.co, waiter.task
-  if not co or not (waiter.woken or waiter.paused) then
-    return -- withdrawn meanwhile
+  if not co or not waiter.woken or (task and task.waiting ~= waiter) then
+    return -- withdrawn meanwhile, or its coroutine could not be suspended
   end
   local a, b, c = waiter.a, waiter.b, waiter.c
   waiter.co, waiter.woken, waiter.a, waiter.b, waiter.c = false, false, nil, nil, nil
@@ -622,24 +627,35 @@ function runtime.pause()
     operations = granted
     return
   end
+  local task = co == current_co and current
+  local waiter = setmetatable({ co = co, task = task, woken = true, paused = true, shield = true }, Waiter)
+  if task then
+    task.waiting = waiter
+  end
   paused_count = paused_count + 1
-  local waiter = { co = co, task = co == current_co and current, woken = false, paused = true }
-  paused[paused_count] = setmetatable(waiter, Waiter)
+  paused[paused_count] = waiter
   schedule()
   yield(WAIT, waiter)
 end
 
+-- The operations are used up: pauses if the time is, too.
 local function look()
   if spent() then
     runtime.pause()
   end
+  local co = running()
+  if co == current_co and co and current.cancelled then
+    return refuse(current)
+  end
 end
 
---- Counts an operation that did not have to wait; pauses when the turn has been long enough.
+--- Counts an operation that need not wait; to be called before it is done. Pauses when the turn has
+-- been long enough.
+-- @return nil; or an error when the task was cancelled: the operation should not be done then
 function runtime.tick()
   operations = operations - 1
   if operations <= 0 then
-    look()
+    return look()
   end
 end
 
@@ -647,7 +663,7 @@ end
 function runtime.pause_if_spent(count)
   operations = operations - count
   if operations <= 0 then
-    look()
+    return look()
   end
 end
 
