@@ -137,6 +137,13 @@ void weir_inlet_closed(weir_inlet *inlet, uint32_t code, const char *reason, siz
   note_change(inlet);
 }
 
+void weir_inlet_missed(weir_inlet *inlet, uint64_t count) {
+  inlet->gaps++;
+  inlet->missed += count;
+  inlet->consumer->gaps++;
+  inlet->consumer->missed += count;
+}
+
 void weir_inlet_ready(weir_inlet *inlet) {
   weir_consumer *consumer = inlet->consumer;
   if (!weir_list_linked(&inlet->ready)) weir_list_append(&consumer->ready, &inlet->ready);
@@ -178,6 +185,7 @@ static void local_pop(weir_inlet *inlet) {
   subscriber->bytes += entry->len - WEIR_DATA_HEADER;
   weir_subscriber_advance(subscriber, 1);
   weir_subscriber_acknowledge(subscriber, subscriber->cursor);
+  inlet->expected = subscriber->cursor;
 }
 
 static void local_close(weir_inlet *inlet, uint32_t code, const char *reason) {
@@ -222,7 +230,7 @@ weir_status weir_consumer_attach(weir_consumer *consumer, weir_producer *produce
   weir_inlet_init(&local->inlet, &LOCAL_INLET, consumer);
   memcpy(local->inlet.node, node, WEIR_ID_SIZE);
   local->inlet.epoch = producer->config.epoch;
-  local->inlet.next_sequence = local->subscriber.cursor;
+  local->inlet.next_sequence = local->inlet.expected = local->subscriber.cursor;
   weir_inlet_opened(&local->inlet);
   *inlet = &local->inlet;
   return WEIR_OK;

@@ -73,7 +73,8 @@ struct weir_inlet {
   char reason[96];                  /* of the close, cut to fit */
   unsigned char node[WEIR_ID_SIZE]; /* of the producer */
   uint64_t since;                   /* when it opened (hub time, ns) */
-  uint64_t epoch, next_sequence;    /* position: what the application will get next */
+  uint64_t epoch, next_sequence;    /* what the application will get next */
+  uint64_t expected;                /* what the producer will send next: where to resume */
   uint64_t messages, bytes;         /* taken by the application; bytes of payload */
   uint64_t gaps, missed;            /* how often, and how many messages did not come */
 };
@@ -88,6 +89,7 @@ struct weir_consumer {
   uint32_t run;             /* messages taken in a row from the first ready inlet */
   bool waiting;             /* peek() said AGAIN */
   uint64_t messages, bytes; /* taken, of all inlets there ever were */
+  uint64_t gaps, missed;    /* of all inlets */
 };
 
 /* NULL when memory is out. The hub must outlive the consumer. */
@@ -116,6 +118,8 @@ void weir_inlet_init(weir_inlet *inlet, const weir_inlet_type *type, weir_consum
 void weir_inlet_opened(weir_inlet *inlet);
 /* The subscription has ended, from whichever side. */
 void weir_inlet_closed(weir_inlet *inlet, uint32_t code, const char *reason, size_t reason_len);
+/* `count` messages will not come. */
+void weir_inlet_missed(weir_inlet *inlet, uint64_t count);
 /* There is something to take. */
 void weir_inlet_ready(weir_inlet *inlet);
 

@@ -18,10 +18,9 @@ typedef struct remote_inlet {
   weir_slab slab; /* holds the payloads of the queue */
   weir_credit_receiver credit;
   unsigned char network[WEIR_ID_SIZE], stream[WEIR_ID_SIZE];
-  uint64_t epoch;    /* of START */
-  uint64_t expected; /* sequence of the next message to come */
-  uint64_t taken;    /* everything before it was taken by the application */
-  uint64_t sync;     /* acknowledge as soon as `taken` reaches it; 0: not asked */
+  uint64_t epoch; /* of START */
+  uint64_t taken; /* everything before it was taken by the application */
+  uint64_t sync;  /* acknowledge as soon as `taken` reaches it; 0: not asked */
 } remote_inlet;
 
 static remote_inlet *of_port(weir_port *port) { return (remote_inlet *)port; }
@@ -50,7 +49,7 @@ static weir_status on_start(remote_inlet *r, const unsigned char *payload, size_
     return WEIR_OK;
   }
   r->epoch = start.epoch;
-  r->expected = r->taken = start.sequence;
+  r->inlet.expected = r->taken = start.sequence;
   r->inlet.epoch = start.epoch;
   r->inlet.next_sequence = start.sequence;
   weir_inlet_opened(&r->inlet);
@@ -58,9 +57,8 @@ static weir_status on_start(remote_inlet *r, const unsigned char *payload, size_
 }
 
 static void note_gap(remote_inlet *r, uint64_t to) {
-  r->inlet.gaps++;
-  r->inlet.missed += to - r->expected;
-  r->expected = to;
+  weir_inlet_missed(&r->inlet, to - r->inlet.expected);
+  r->inlet.expected = to;
 }
 
 /* A payload that lies in the input is copied into the inlet's own block, so that nothing pins the
@@ -89,14 +87,15 @@ static weir_status on_message(remote_inlet *r, weir_slice *frame) {
   weir_data data;
   weir_status status = weir_read_data(frame->ptr, frame->len, &data);
   if (status != WEIR_OK) return status;
-  if (r->inlet.state != WEIR_INLET_OPEN || data.epoch != r->epoch || data.sequence < r->expected ||
-      data.sequence == UINT64_MAX || data.payload.len > r->inlet.consumer->config.max_message) {
+  if (r->inlet.state != WEIR_INLET_OPEN || data.epoch != r->epoch ||
+      data.sequence < r->inlet.expected || data.sequence == UINT64_MAX ||
+      data.payload.len > r->inlet.consumer->config.max_message) {
     return WEIR_E_PROTOCOL;
   }
   status = weir_credit_receiver_receive(&r->credit, frame->len + 4);
   if (status != WEIR_OK) return status;
-  if (data.sequence > r->expected) note_gap(r, data.sequence);
-  r->expected = data.sequence + 1;
+  if (data.sequence > r->inlet.expected) note_gap(r, data.sequence);
+  r->inlet.expected = data.sequence + 1;
   weir_queue_item item = {.epoch = data.epoch, .seq = data.sequence, .time = data.time};
   status = keep_payload(r, frame, data.payload, &item.slice);
   if (status != WEIR_OK) return status;
@@ -123,7 +122,8 @@ static weir_status on_sync(remote_inlet *r, const unsigned char *payload, size_t
   weir_sync sync;
   weir_status status = weir_read_sync(payload, len, &sync);
   if (status != WEIR_OK) return status;
-  if (r->inlet.state != WEIR_INLET_OPEN || sync.epoch != r->epoch || sync.sequence > r->expected) {
+  if (r->inlet.state != WEIR_INLET_OPEN || sync.epoch != r->epoch ||
+      sync.sequence > r->inlet.expected) {
     return WEIR_E_PROTOCOL;
   }
   if (r->taken >= sync.sequence) {
@@ -140,12 +140,11 @@ static weir_status on_gap(remote_inlet *r, const unsigned char *payload, size_t 
   if (status != WEIR_OK) return status;
   if (r->inlet.state != WEIR_INLET_OPEN || gap.epoch != r->epoch) return WEIR_E_PROTOCOL;
   /* Right after START the gap lies before the position that START named. */
-  if (gap.to <= r->expected) {
-    r->inlet.gaps++;
-    r->inlet.missed += gap.to - gap.from;
+  if (gap.to <= r->inlet.expected) {
+    weir_inlet_missed(&r->inlet, gap.to - gap.from);
     return WEIR_OK;
   }
-  if (gap.from != r->expected || gap.to == UINT64_MAX) return WEIR_E_PROTOCOL;
+  if (gap.from != r->inlet.expected || gap.to == UINT64_MAX) return WEIR_E_PROTOCOL;
   note_gap(r, gap.to);
   if (weir_queue_empty(&r->queue)) r->taken = gap.to;
   return WEIR_OK;
@@ -233,7 +232,7 @@ static void inlet_pop(weir_inlet *inlet) {
   if (weir_queue_pop(&r->queue, &item) != WEIR_OK) return;
   weir_credit_receiver_consume(&r->credit, WEIR_DATA_HEADER + item.slice.len);
   weir_slice_unref(&item.slice);
-  r->taken = weir_queue_empty(&r->queue) ? r->expected : item.seq + 1;
+  r->taken = weir_queue_empty(&r->queue) ? r->inlet.expected : item.seq + 1;
   if (r->port.stream == NULL) return;
   const bool asked = r->sync != 0 && r->taken >= r->sync;
   if (asked) r->sync = 0;

@@ -89,15 +89,17 @@ weir_status weir_producer_attach(weir_producer *producer, weir_subscriber *subsc
   return WEIR_OK;
 }
 
-static bool all_acknowledged(const weir_producer *p, uint64_t sequence) {
-  for (weir_link *l = p->subscribers.next; l != &p->subscribers; l = l->next) {
-    if (weir_list_of(l, weir_subscriber, link)->acknowledged < sequence) return false;
+uint64_t weir_producer_acknowledged(const weir_producer *producer) {
+  uint64_t least = producer->head;
+  for (weir_link *l = producer->subscribers.next; l != &producer->subscribers; l = l->next) {
+    const weir_subscriber *subscriber = weir_list_of(l, weir_subscriber, link);
+    if (subscriber->acknowledged < least) least = subscriber->acknowledged;
   }
-  return true;
+  return least;
 }
 
 static void check_sync(weir_producer *p) {
-  if (p->sync == 0 || !all_acknowledged(p, p->sync)) return;
+  if (p->sync == 0 || weir_producer_acknowledged(p) < p->sync) return;
   p->sync = 0;
   weir_hub_notify(&p->source, WEIR_PRODUCER_ACKED);
 }
@@ -255,7 +257,7 @@ weir_status weir_producer_send(weir_producer *producer, const void *payload, siz
 }
 
 weir_status weir_producer_sync(weir_producer *producer) {
-  if (all_acknowledged(producer, producer->head)) return WEIR_OK;
+  if (weir_producer_acknowledged(producer) == producer->head) return WEIR_OK;
   producer->sync = producer->head;
   for (weir_link *l = producer->subscribers.next, *next; l != &producer->subscribers; l = next) {
     weir_subscriber *subscriber = weir_list_of(l, weir_subscriber, link);

@@ -114,6 +114,8 @@ void weir_producer_evict_slow(weir_producer *producer);
 /* Asks every subscriber to acknowledge what has been sent. OK when all have already, else AGAIN and
  * WEIR_PRODUCER_ACKED later. */
 weir_status weir_producer_sync(weir_producer *producer);
+/* Everything before this sequence has been acknowledged by all subscribers. */
+uint64_t weir_producer_acknowledged(const weir_producer *producer);
 /* No more messages; detaches every subscriber with `code`. */
 void weir_producer_close(weir_producer *producer, uint32_t code, const char *reason);
 /* Detaches one subscriber; false when there is none with this id. */

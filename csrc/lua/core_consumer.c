@@ -6,10 +6,10 @@
  *   :attach(producer, node) -> id | nil, word      reads from a producer of this process
  *   :next_change() -> {id=, state="opening"|"open"|"closed", code=, reason=, ...} | nil
  *   :inlets() -> {{id=, state=, node=, messages=, bytes=, queued=, queued_bytes=, gaps=, missed=,
- *                  credit_messages=, credit_bytes=, since=, epoch=, next_sequence=}, ...}
- *   :holds(id) -> bool                   the subscription is there: open, or not yet drained
+ *                  credit_messages=, credit_bytes=, since=, epoch=, next_sequence=, expected=},
+ * ...} :holds(id) -> bool                   the subscription is there: open, or not yet drained
  *   :close_inlet(id, code, reason) -> bool
- *   :stats() -> {messages=, bytes=}
+ *   :stats() -> {messages=, bytes=, gaps=, missed=}
  *   :free()                              ends all subscriptions and drops what they hold
  *
  * meta is a small userdata: .producer (node id, hex), .epoch, .sequence, .time (seconds since
@@ -124,6 +124,7 @@ static void push_inlet(lua_State *L, const weir_inlet *inlet) {
   weir_lua_set_count(L, "missed", inlet->missed);
   weir_lua_set_count(L, "epoch", inlet->epoch);
   weir_lua_set_count(L, "next_sequence", inlet->next_sequence);
+  weir_lua_set_count(L, "expected", inlet->expected);
   weir_lua_set_count(L, "queued", gauge.queued_items);
   weir_lua_set_count(L, "queued_bytes", gauge.queued_bytes);
   weir_lua_set_count(L, "credit_messages", gauge.credit_items);
@@ -174,9 +175,11 @@ static int consumer_close_inlet(lua_State *L) {
 
 static int consumer_stats(lua_State *L) {
   const weir_consumer *consumer = self_of(L)->consumer;
-  lua_createtable(L, 0, 2);
+  lua_createtable(L, 0, 4);
   weir_lua_set_count(L, "messages", consumer->messages);
   weir_lua_set_count(L, "bytes", consumer->bytes);
+  weir_lua_set_count(L, "gaps", consumer->gaps);
+  weir_lua_set_count(L, "missed", consumer->missed);
   return 1;
 }
 

@@ -4,7 +4,7 @@
  *   core.poll() -> object, bits | nil         the next object to which something happened
  *   core.set_time(now, time)                  seconds: monotonic, and since 1970
  *   core.set_budget(n)                        ready operations before send()/take() say "pause"
- *   core.budget() -> n                        what is left of it
+ *   core.spent() -> n                         how many of them there have been since
  *   core.events                               names of the bits, by kind of object
  */
 #include <math.h>
@@ -64,13 +64,13 @@ static int hub_set_time(lua_State *L) {
 
 static int hub_set_budget(lua_State *L) {
   weir_lua_hub *hub = lua_touserdata(L, lua_upvalueindex(1));
-  hub->budget = (int)luaL_checkinteger(L, 1);
+  hub->budget = hub->granted = (int)luaL_checkinteger(L, 1);
   return 0;
 }
 
-static int hub_budget(lua_State *L) {
+static int hub_spent(lua_State *L) {
   weir_lua_hub *hub = lua_touserdata(L, lua_upvalueindex(1));
-  lua_pushinteger(L, hub->budget);
+  lua_pushinteger(L, hub->granted - hub->budget);
   return 1;
 }
 
@@ -202,7 +202,7 @@ static void push_weak_table(lua_State *L) {
 void weir_lua_open_hub(lua_State *L) {
   weir_lua_hub *hub = weir_lua_new_plain(L, sizeof *hub);
   weir_hub_init(&hub->hub);
-  hub->budget = 0;
+  hub->budget = hub->granted = 0;
   push_weak_table(L);
   lua_pushlightuserdata(L, (void *)&HUB);
   lua_pushvalue(L, -3);
@@ -214,7 +214,7 @@ void weir_lua_open_hub(lua_State *L) {
   static const luaL_Reg FUNCTIONS[] = {{"poll", hub_poll},
                                        {"set_time", hub_set_time},
                                        {"set_budget", hub_set_budget},
-                                       {"budget", hub_budget}};
+                                       {"spent", hub_spent}};
   for (size_t i = 0; i < sizeof FUNCTIONS / sizeof *FUNCTIONS; i++) {
     lua_pushvalue(L, -2);
     lua_pushvalue(L, -2);

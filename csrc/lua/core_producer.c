@@ -5,6 +5,7 @@
  *                                        "offline", "closed", "limit", "nomem"
  *   :try_send(bytes)                     the same, without "pause"
  *   :sync() -> true | nil, "again"       asks all subscribers to acknowledge
+ *   :acknowledged() -> sequence          everything before it has been taken by all subscribers
  *   :set_online(bool)  :count() -> n     of subscribers
  *   :evict_slow()  :lag_deadline() -> seconds | nil
  *   :subscribers() -> {{id=, local=bool, messages=, bytes=, queued=, unacknowledged=, since=,
@@ -95,6 +96,11 @@ static int producer_sync(lua_State *L) {
   return 1;
 }
 
+static int producer_acknowledged(lua_State *L) {
+  weir_lua_push_count(L, weir_producer_acknowledged(self_of(L)->producer));
+  return 1;
+}
+
 static int producer_set_online(lua_State *L) {
   self_of(L)->producer->online = lua_toboolean(L, 2);
   return 0;
@@ -182,6 +188,7 @@ void weir_lua_open_producer(lua_State *L) {
   static const luaL_Reg METHODS[] = {{"send", producer_send},
                                      {"try_send", producer_try_send},
                                      {"sync", producer_sync},
+                                     {"acknowledged", producer_acknowledged},
                                      {"set_online", producer_set_online},
                                      {"count", producer_count},
                                      {"evict_slow", producer_evict_slow},

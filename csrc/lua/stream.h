@@ -19,7 +19,8 @@
 
 typedef struct weir_lua_hub {
   weir_hub hub;
-  int budget; /* operations that may still succeed before the task must let others run */
+  int granted; /* operations that may succeed before the task must let others run */
+  int budget;  /* what is left of them */
 } weir_lua_hub;
 
 typedef struct weir_lua_producer {

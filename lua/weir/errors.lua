@@ -41,10 +41,23 @@ function errors.is(value, code)
   return getmetatable(value) == Error and (code == nil or value.code == code)
 end
 
+-- Whether `kind` is the expected type, or one of a list of them.
+local function matches(kind, expected)
+  if type(expected) == "string" then
+    return kind == expected
+  end
+  for _, each in ipairs(expected) do
+    if kind == each then
+      return true
+    end
+  end
+  return false
+end
+
 --- Checks an options table; raises for an unknown name or a wrong type, and lists the known ones.
 -- @tparam string what whose options these are, for the message
 -- @tparam ?table options nil counts as empty
--- @tparam table known name to the type that `type()` must give
+-- @tparam table known name to the type that `type()` must give, or a list of such types
 -- @tparam[opt=1] number level whom to blame, as for `error`, seen from the caller
 -- @treturn table the options
 function errors.options(what, options, known, level)
@@ -64,8 +77,9 @@ function errors.options(what, options, known, level)
       end
       table.sort(names)
       error(("%s: unknown option '%s'; known are: %s"):format(what, tostring(name), table.concat(names, ", ")), level)
-    elseif type(value) ~= expected then
-      error(("%s: option '%s' must be a %s, not a %s"):format(what, name, expected, type(value)), level)
+    elseif not matches(type(value), expected) then
+      local wanted = type(expected) == "string" and expected or table.concat(expected, " or a ")
+      error(("%s: option '%s' must be a %s, not a %s"):format(what, name, wanted, type(value)), level)
     end
   end
   return options

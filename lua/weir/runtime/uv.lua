@@ -509,8 +509,21 @@ local function admit_paused()
   paused_count = 0
 end
 
--- Everything that is ready: hooks, calls, tasks; then the output that they made, which may, between
--- connections in memory, make more ready.
+-- Whether something happened that a hook passed on, which may have made more ready.
+local function run_hooks(time)
+  local happened = false
+  for i = 1, #hooks do
+    local ok, result = xpcall(hooks[i], debug.traceback, time)
+    if not ok then
+      runtime.report(result)
+    end
+    happened = happened or not ok or result
+  end
+  return happened
+end
+
+-- Everything that is ready: hooks, calls, tasks; then the output that they made. What that made
+-- happen, here or, between connections in memory, on the other side, is passed on in the same turn.
 function turn()
   in_turn = true
   local time = now()
@@ -525,16 +538,15 @@ function turn()
   end
   expire(time)
   local busy, alive
+  run_hooks(time)
   repeat
-    for i = 1, #hooks do
-      call(hooks[i])
-    end
     if deferred_count > 0 then
       run_deferred()
     end
     run_ready()
     busy, alive, loop_deadline = loop:flush()
     time = now()
+    busy = run_hooks(time) or busy
   until not (busy or first <= last or deferred_count > 0) or time - turn_start >= TURN
   granted, operations = estimate(time), 0
   settle(busy, alive)
@@ -603,8 +615,9 @@ function runtime.defer(fn, a, b)
   schedule()
 end
 
---- Registers a function that is called at the start of each turn, and again after connections
--- moved bytes in it. It must not block.
+--- Registers a function that is called at the start of each turn, and again after tasks ran and
+-- connections moved bytes in it, with the time (`runtime.now()`). It must not block. It returns true
+-- when it passed something on, so that what that made ready is seen to in the same turn.
 function runtime.on_dispatch(fn)
   hooks[#hooks + 1] = fn
 end

@@ -1,0 +1,520 @@
+--- The consuming end of a stream.
+--
+-- A consumer subscribes to every producer of its stream that it may have, on its own node and on
+-- those connected to it, and merges them. For each producing node there is a source, which knows
+-- the subscription (an inlet of the core), or when to try again.
+-- @module weir.streams.consumer
+
+local core = require("weir.core")
+local errors = require("weir.errors")
+local hub = require("weir.streams.hub")
+local options = require("weir.streams.options")
+local runtime = require("weir.runtime")
+local waitlist = require("weir.runtime.waitlist")
+local when = require("weir.streams.when")
+
+local events = core.events
+
+local Consumer = { __name = "weir.consumer" }
+Consumer.__index = Consumer
+
+local consumer = {}
+
+local OPTIONS = {
+  codec = { "string", "table" },
+  schema = "string",
+  require = "function",
+  criteria = "string",
+  token = "string",
+  backoff = "table",
+  online_when = "number",
+  buffer = "table",
+  max_message = { "number", "string" },
+}
+
+-- After these the producer is not asked again until it announces the stream anew: nothing would
+-- change by asking.
+local FINAL = { [101] = true, [204] = true, [10403] = true, [10404] = true, [10415] = true }
+
+--- Makes a consumer; `network:consume` and `network:consumer` do.
+-- @tparam table network
+-- @tparam string name
+-- @tparam string id 32 bytes
+-- @tparam ?table opts see `weir.network`
+-- @tparam number level whom to blame for wrong options
+function consumer.new(network, name, id, opts, level)
+  local what = ("consumer of '%s'"):format(name)
+  opts = errors.options(what, opts, OPTIONS, level + 1)
+  local messages, bytes = options.buffer(what, opts.buffer)
+  local codec = options.codec(what, opts.codec)
+  local self = setmetatable({
+    network = network,
+    name = name,
+    id = id,
+    codec = codec,
+    schema = options.text(what, "schema", opts.schema, 64),
+    criteria = options.text(what, "criteria", opts.criteria, 8192),
+    token = options.text(what, "token", opts.token, 4096),
+    decode = codec.name ~= "raw" and codec.decode or nil,
+    allows = opts.require,
+    backoff = opts.backoff or {},
+    least = options.count(what, "online_when", opts.online_when, 0) or 0,
+    online = false,
+    closed = false,
+    born = runtime.now(),
+    sources = {}, -- node id -> source
+    by_inlet = {}, -- inlet id -> source
+    open = 0, -- subscriptions
+    rejected = nil, -- the error of the last one that was refused
+    readable = waitlist.new(),
+    settled = waitlist.new(), -- those who wait for a subscription to be answered
+  }, Consumer)
+  core.backoff(self.backoff) -- raises here for wrong settings
+  self.core = core.consumer({
+    max_items = messages,
+    max_bytes = bytes,
+    max_message = options.bytes(what, "max_message", opts.max_message),
+  })
+  self.conditions = when.new(self)
+  hub.own(self.core, self)
+  self:update_online()
+  return self
+end
+
+-- --- sources ------------------------------------------------------------------------------------
+
+function Consumer:update_online()
+  local online = not self.closed and self.open >= self.least
+  if online ~= self.online then
+    self.online = online
+    self.conditions:changed()
+  end
+end
+
+local function cancel_timer(source)
+  if source.timer then
+    source.timer:cancel()
+    source.timer = nil
+  end
+end
+
+-- Whether the application still has to take what the source's last subscription left. Until then
+-- a new one would only heap up more.
+local function undrained(self, source)
+  return source.inlet ~= nil and self.core:holds(source.inlet)
+end
+
+local function subscribe(self, source)
+  if source.producer then
+    return self.core:attach(source.producer.core, self.network.node)
+  end
+  return source.session:subscribe(self, source)
+end
+
+-- Asks the producer's node, unless that has been done or cannot be done now.
+local function try(self, source)
+  if self.closed or source.state ~= "waiting" then
+    return
+  elseif undrained(self, source) then
+    source.state = "draining"
+    return
+  end
+  local inlet, why = subscribe(self, source)
+  if inlet then
+    source.state, source.inlet = "opening", inlet
+    self.by_inlet[inlet] = source
+  elseif why == "again" then
+    source.session:want_room(function()
+      try(self, source)
+    end)
+  elseif why ~= "closed" then
+    runtime.report(errors.new(why, ("cannot subscribe to '%s': %s"):format(self.name, why)))
+  end
+end
+
+local function retry_later(self, source)
+  source.backoff = source.backoff or core.backoff(self.backoff)
+  local delay = source.backoff:next(runtime.now())
+  if not delay then
+    source.state = "given up"
+    return
+  end
+  source.state = "pausing"
+  source.timer = runtime.timer(runtime.now() + delay, function()
+    source.timer = nil
+    source.state = "waiting"
+    try(self, source)
+  end)
+end
+
+local function allowed(self, peer)
+  if not self.allows then
+    return true
+  end
+  local ok, result = pcall(self.allows, peer)
+  if not ok then
+    runtime.report(result, nil, ("error in the require function of the consumer of '%s'"):format(self.name))
+    return false
+  end
+  return result
+end
+
+--- A node produces the stream. `origin` is { session = } or { producer = }.
+function Consumer:offered(node, peer, origin)
+  local source = self.sources[node]
+  if self.closed or (source and source.state ~= "stopped" and source.state ~= "given up") then
+    return
+  end
+  if not allowed(self, peer) then
+    self.rejected = errors.new("not_allowed", ("the consumer of '%s' does not allow this producer"):format(self.name), {
+      status = 10403,
+      stream = self.name,
+    })
+    self.settled:wake_all()
+    return
+  end
+  source = source or { node = node }
+  source.peer, source.session, source.producer = peer, origin.session, origin.producer
+  source.state = "waiting"
+  self.sources[node] = source
+  try(self, source)
+end
+
+--- The node does not produce the stream any more, or is gone. What it sent stays to be taken.
+function Consumer:withdrawn(node)
+  local source = self.sources[node]
+  if source then
+    cancel_timer(source)
+    if source.state ~= "open" and source.state ~= "opening" then
+      source.state = "stopped"
+    end
+  end
+end
+
+local function opened(self, source)
+  source.state = "open"
+  self.open = self.open + 1
+  if source.backoff then
+    source.backoff:reset()
+  end
+end
+
+local function ended(self, source, change)
+  self.by_inlet[change.id] = nil
+  if source.inlet ~= change.id then
+    return
+  end
+  if source.state == "open" then
+    self.open = self.open - 1
+  end
+  source.closed = { status = change.code, code = core.close_name(change.code), message = change.reason }
+  if change.code ~= 204 then
+    self.rejected = errors.new(source.closed.code, change.reason, { status = change.code, stream = self.name })
+  end
+  source.epoch, source.expected = change.epoch, change.expected
+  local session = source.session
+  local gone = session and (session.ended or not session.offered[self.id])
+  if self.closed or gone or FINAL[change.code] then
+    source.state = "stopped"
+  else
+    retry_later(self, source)
+  end
+end
+
+local function take_changes(self)
+  local change = self.core:next_change()
+  while change do
+    local source = self.by_inlet[change.id]
+    if source then
+      if change.state == "open" and source.state == "opening" then
+        opened(self, source)
+      elseif change.state == "closed" then
+        ended(self, source, change)
+      end
+    end
+    change = self.core:next_change()
+  end
+  self:update_online()
+  self.settled:wake_all()
+end
+
+-- Sources that waited for the application to take what their last subscription left.
+local function retry_drained(self)
+  for _, source in pairs(self.sources) do
+    if source.state == "draining" then
+      source.state = "waiting"
+      try(self, source)
+    end
+  end
+end
+
+local function has(bits, bit)
+  return bits % (bit + bit) >= bit
+end
+
+function Consumer:on_event(bits)
+  if self.closed then
+    return
+  end
+  if has(bits, events.CONSUMER_CHANGED) then
+    take_changes(self)
+  end
+  if has(bits, events.CONSUMER_DRAINED) then
+    retry_drained(self)
+  end
+  if has(bits, events.CONSUMER_READABLE) then
+    self.readable:wake_one()
+  end
+end
+
+-- --- receiving ----------------------------------------------------------------------------------
+
+local function closed_error(self)
+  return errors.new("closed", ("the consumer of '%s' was closed"):format(self.name), { stream = self.name })
+end
+
+local function decoded(self, payload, meta)
+  local value, err = self.decode(payload)
+  if value == nil then
+    err.raw, err.meta, err.stream = payload, meta, self.name
+    return nil, err
+  end
+  return value, meta
+end
+
+local function recv_slow(self, why, timeout)
+  local deadline = runtime.deadline(timeout, 3)
+  while true do
+    if why == "pause" then
+      runtime.pause_if_spent(core.spent())
+    else
+      local waiter = runtime.own_waiter()
+      self.readable:add(waiter)
+      local _, err = waiter:wait(deadline)
+      local woken = self.readable:remove(waiter)
+      if err and not self.closed then
+        if woken then
+          self.readable:wake_one()
+        end
+        err.stream = self.name
+        return nil, err
+      end
+    end
+    if self.closed then
+      return nil, closed_error(self)
+    end
+    local payload, meta = self.core:take()
+    if payload then
+      if self.readable.count > 0 then
+        self.readable:wake_one()
+      end
+      if self.decode then
+        return decoded(self, payload, meta)
+      end
+      return payload, meta
+    end
+    why = meta
+  end
+end
+
+--- Takes the next message; waits for one.
+-- @tparam[opt] number timeout seconds
+-- @return the value, and its `meta` (producer, epoch, sequence, time); or nil and an error:
+--   "timeout", "closed", "cancelled", or "decode" (a message that the codec cannot read: its bytes
+--   are in `err.raw`, and the stream goes on)
+function Consumer:recv(timeout)
+  if self.closed then
+    return nil, closed_error(self)
+  end
+  local payload, meta = self.core:take()
+  if not payload then
+    return recv_slow(self, meta, timeout)
+  elseif self.decode then
+    return decoded(self, payload, meta)
+  end
+  return payload, meta
+end
+
+--- Takes the next message if there is one.
+-- @return as `recv`, with the error "empty" when there is none
+function Consumer:try_recv()
+  if self.closed then
+    return nil, closed_error(self)
+  end
+  local payload, meta = self.core:try_take()
+  if not payload then
+    return nil, errors.new("empty", ("no message of '%s' is there"):format(self.name), { stream = self.name })
+  elseif self.decode then
+    return decoded(self, payload, meta)
+  end
+  return payload, meta
+end
+
+--- For `for`: every message, until the consumer is closed.
+--
+--     for value, meta in consumer:each() do ... end
+--
+-- A message that the codec cannot read comes as `false` and the error. A cancellation is raised.
+function Consumer:each()
+  return function()
+    local value, meta = self:recv()
+    if value ~= nil then
+      return value, meta
+    elseif meta.code == "decode" then
+      return false, meta
+    elseif meta.code ~= "closed" then
+      error(meta, 0)
+    end
+  end
+end
+
+--- For select.
+function Consumer:poll()
+  local value, meta = self:try_recv()
+  if value == nil and meta.code == "empty" then
+    return false
+  end
+  return true, value, meta
+end
+
+function Consumer:watch(waiter)
+  self.readable:add(waiter)
+end
+
+function Consumer:unwatch(waiter)
+  self.readable:remove(waiter)
+end
+
+--- Ends all subscriptions; what was not taken is dropped.
+-- @treturn boolean true
+function Consumer:close()
+  if self.closed then
+    return true
+  end
+  self.closed = true
+  for _, source in pairs(self.sources) do
+    cancel_timer(source)
+  end
+  self.final = self.core:stats()
+  hub.disown(self.core)
+  self.core:free()
+  self.open = 0
+  self:update_online()
+  self.conditions:changed()
+  self.readable:wake_all()
+  self.settled:wake_all()
+  self.network:forget_consumer(self)
+  return true
+end
+
+-- --- looking ------------------------------------------------------------------------------------
+
+--- Waits until a subscription is open, for the strict form `network:consumer`.
+-- @treturn boolean true; or nil and why not: "not_found" when nobody offers the stream, or the
+--   reason of the one who refused
+function Consumer:wait_open(deadline)
+  while self.open == 0 and not self.closed do
+    if self.rejected then
+      return nil, self.rejected
+    end
+    local waiter = runtime.own_waiter()
+    self.settled:add(waiter)
+    local _, err = waiter:wait(deadline)
+    self.settled:remove(waiter)
+    if err and err.code == "timeout" then
+      return nil,
+        errors.new("not_found", ("nobody who is connected produces '%s'"):format(self.name), {
+          status = 10404,
+          stream = self.name,
+        })
+    elseif err then
+      return nil, err
+    end
+  end
+  return true
+end
+
+--- Whether as many producers are connected as `online_when` asks for (0 unless said otherwise).
+-- @treturn boolean
+function Consumer:is_online()
+  return self.online
+end
+
+--- Conditions to wait for: `consumer:when():online(timeout)`, `:offline(timeout)`.
+function Consumer:when()
+  return self.conditions
+end
+
+--- The producers that the consumer knows of.
+-- @treturn table list of { peer = id, url =, tags =, state = "open" | "opening" | "pausing" | ...,
+--   messages =, bytes =, queued =, credit =, missed =, gaps =, rtt =, uptime =, closed = }; `closed`
+--   is how the last subscription ended: { status =, code =, message = }
+function Consumer:producers()
+  local inlets, list = {}, {}
+  if self.closed then
+    return list
+  end
+  local now = runtime.now()
+  for _, inlet in ipairs(self.core:inlets()) do
+    inlets[inlet.id] = inlet
+  end
+  for _, source in pairs(self.sources) do
+    local inlet = inlets[source.inlet] or {}
+    list[#list + 1] = {
+      peer = source.peer.id,
+      url = source.peer.url,
+      tags = source.peer.tags,
+      state = source.state,
+      messages = inlet.messages or 0,
+      bytes = inlet.bytes or 0,
+      queued = inlet.queued or 0,
+      credit = not source.producer and inlet.credit_bytes or nil,
+      gaps = inlet.gaps or 0,
+      missed = inlet.missed or 0,
+      rtt = source.session and source.session:rtt(),
+      uptime = source.state == "open" and now - inlet.since or nil,
+      closed = source.closed,
+    }
+  end
+  return list
+end
+
+--- Counters.
+-- @treturn table `messages` and `bytes` taken by the application, `queued` (messages that wait for
+--   it), `gaps`, `credit` (bytes that the producers may still send; nil without remote
+--   ones), `dropped` (messages that were announced as missing), `producers` (connected), `rtt`
+--   (seconds, the longest), `uptime` (seconds)
+function Consumer:stats()
+  local stats = self.final or self.core:stats()
+  stats.queued, stats.dropped, stats.missed = 0, stats.missed, nil
+  stats.producers = self.open
+  stats.uptime = runtime.now() - self.born
+  for _, each in ipairs(self:producers()) do
+    stats.queued = stats.queued + each.queued
+    if each.credit then
+      stats.credit = (stats.credit or 0) + each.credit
+    end
+    if each.rtt then
+      stats.rtt = math.max(stats.rtt or 0, each.rtt)
+    end
+  end
+  return stats
+end
+
+--- The id of the stream, as 64 hex digits.
+function Consumer:stream_id()
+  return (self.id:gsub(".", function(c)
+    return ("%02x"):format(c:byte())
+  end))
+end
+
+function Consumer:__tostring()
+  local state = self.closed and "closed" or self.online and "online" or "offline"
+  return ("weir.consumer(%s, %s, %d producers)"):format(self.name, state, self.open)
+end
+
+function Consumer:__close()
+  self:close()
+end
+
+return consumer
