@@ -12,6 +12,10 @@
  *   :stats() -> {messages=, bytes=, gaps=, missed=}
  *   :free()                              ends all subscriptions and drops what they hold
  *
+ * core.recv_function(slow) -> function(handle, ...)      Lua 5.4 only
+ *   Takes the next message of the consumer in handle[1] if it is there; else slow(handle, ...),
+ * which may yield. One C function in place of a Lua function and a method: the hot path of recv().
+ *
  * meta is a small userdata: .producer (node id, hex), .epoch, .sequence, .time (seconds since
  * 1970).
  */
@@ -66,6 +70,18 @@ static int consumer_free(lua_State *L) {
 }
 
 /* The message is taken last, when nothing can fail any more. Upvalue 2 is meta's metatable. */
+static void push_message(lua_State *L, weir_consumer *consumer, const weir_item *item) {
+  lua_pushlstring(L, (const char *)item->payload, item->len);
+  meta *m = weir_lua_new_plain(L, sizeof *m);
+  m->epoch = item->epoch;
+  m->sequence = item->sequence;
+  m->time = item->time;
+  memcpy(m->node, item->inlet->node, WEIR_ID_SIZE);
+  lua_pushvalue(L, lua_upvalueindex(2));
+  lua_setmetatable(L, -2);
+  weir_consumer_pop(consumer, item);
+}
+
 static int take(lua_State *L, weir_consumer *consumer) {
   weir_item item;
   if (weir_consumer_peek(consumer, &item) != WEIR_OK) {
@@ -73,15 +89,7 @@ static int take(lua_State *L, weir_consumer *consumer) {
     lua_pushliteral(L, "again");
     return 2;
   }
-  lua_pushlstring(L, (const char *)item.payload, item.len);
-  meta *m = weir_lua_new_plain(L, sizeof *m);
-  m->epoch = item.epoch;
-  m->sequence = item.sequence;
-  m->time = item.time;
-  memcpy(m->node, item.inlet->node, WEIR_ID_SIZE);
-  lua_pushvalue(L, lua_upvalueindex(2));
-  lua_setmetatable(L, -2);
-  weir_consumer_pop(consumer, &item);
+  push_message(L, consumer, &item);
   return 2;
 }
 
@@ -97,6 +105,30 @@ static int consumer_take(lua_State *L) {
   self->hub->budget--;
   return take(L, self->consumer);
 }
+
+#if !WEIR_LUA_51
+/* Upvalues: the consumer's metatable, meta's, and the function for when there is no message. */
+static int recv_or_slow(lua_State *L) {
+  weir_lua_consumer *self = weir_lua_handle(L);
+  weir_item item;
+  if (self != NULL && self->consumer != NULL && self->hub->budget > 0 &&
+      weir_consumer_peek(self->consumer, &item) == WEIR_OK) {
+    self->hub->budget--;
+    push_message(L, self->consumer, &item);
+    return 2;
+  }
+  return weir_lua_slow(L, 3);
+}
+
+static int recv_function(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  luaL_getmetatable(L, NAME);
+  luaL_getmetatable(L, META);
+  lua_pushvalue(L, 1);
+  lua_pushcclosure(L, recv_or_slow, 3);
+  return 1;
+}
+#endif
 
 static int consumer_attach(lua_State *L) {
   weir_consumer *consumer = self_of(L)->consumer;
@@ -252,4 +284,8 @@ void weir_lua_open_consumer(lua_State *L) {
   lua_pop(L, 3);
   lua_pushcfunction(L, new_consumer);
   lua_setfield(L, -2, "consumer");
+#if !WEIR_LUA_51
+  lua_pushcfunction(L, recv_function);
+  lua_setfield(L, -2, "recv_function");
+#endif
 }

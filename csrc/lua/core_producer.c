@@ -14,6 +14,12 @@
  *   :stats() -> {messages=, bytes=, queued=, queued_bytes=, undelivered=, evicted=, next_sequence=,
  *                epoch=}
  *   :close(code, reason)
+ *
+ * core.send_function(slow) -> function(handle, value, ...)      Lua 5.4 only
+ *   Sends a string by the producer in handle[1] if that is possible at once; else slow(handle,
+ * value,
+ *   ...), which may yield. One C function in place of a Lua function and a method: the hot path of
+ *   send().
  */
 #include <string.h>
 
@@ -88,6 +94,32 @@ static int producer_send(lua_State *L) {
   self->hub->budget--;
   return producer_try_send(L);
 }
+
+#if !WEIR_LUA_51
+/* Upvalues: the producer's metatable, and the function for when it cannot be sent at once. */
+static int send_or_slow(lua_State *L) {
+  weir_lua_producer *self = weir_lua_handle(L);
+  if (self != NULL && self->producer != NULL && self->hub->budget > 0 &&
+      lua_type(L, 2) == LUA_TSTRING) {
+    size_t len;
+    const char *payload = lua_tolstring(L, 2, &len);
+    if (weir_producer_send(self->producer, payload, len) == WEIR_OK) {
+      self->hub->budget--;
+      lua_pushboolean(L, 1);
+      return 1;
+    }
+  }
+  return weir_lua_slow(L, 2);
+}
+
+static int send_function(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  luaL_getmetatable(L, NAME);
+  lua_pushvalue(L, 1);
+  lua_pushcclosure(L, send_or_slow, 2);
+  return 1;
+}
+#endif
 
 static int producer_sync(lua_State *L) {
   weir_status status = weir_producer_sync(self_of(L)->producer);
@@ -201,4 +233,8 @@ void weir_lua_open_producer(lua_State *L) {
   weir_lua_new_type(L, NAME, METHODS, producer_collect);
   lua_pushcfunction(L, new_producer);
   lua_setfield(L, -2, "producer");
+#if !WEIR_LUA_51
+  lua_pushcfunction(L, send_function);
+  lua_setfield(L, -2, "send_function");
+#endif
 }

@@ -52,6 +52,14 @@ void weir_lua_new_type(lua_State *L, const char *name, const luaL_Reg *methods,
 /* The userdata at `index` if its metatable is the running method's first upvalue; raises if not. */
 void *weir_lua_self(lua_State *L, const char *name);
 
+#if !WEIR_LUA_51
+/* The userdata in handle[1], where the handle is the table at index 1, if its metatable is the
+ * running function's first upvalue; else NULL. */
+void *weir_lua_handle(lua_State *L);
+/* Ends a C function in a call of its upvalue number `function` with the same arguments. */
+int weir_lua_slow(lua_State *L, int function);
+#endif
+
 /* Returns nil and the status' name. */
 int weir_lua_status(lua_State *L, weir_status status);
 void weir_lua_push_count(lua_State *L, uint64_t value);

@@ -18,6 +18,9 @@ local events = core.events
 local Consumer = { __name = "weir.consumer" }
 Consumer.__index = Consumer
 
+-- One whose messages need no decoding: `recv` and `each` begin in C (see below).
+local RawConsumer = {}
+
 local consumer = {}
 
 local OPTIONS = {
@@ -68,13 +71,14 @@ function consumer.new(network, name, id, opts, level)
     rejected = nil, -- the error of the last one that was refused
     readable = waitlist.new(),
     settled = waitlist.new(), -- those who wait for a subscription to be answered
-  }, Consumer)
+  }, codec.name == "raw" and RawConsumer or Consumer)
   core.backoff(self.backoff) -- raises here for wrong settings
   self.core = core.consumer({
     max_items = messages,
     max_bytes = bytes,
     max_message = options.bytes(what, "max_message", opts.max_message),
   })
+  self[1] = self.core -- where the fast path of raw consumers looks
   self.conditions = when.new(self)
   hub.own(self.core, self)
   self:update_online()
@@ -356,15 +360,17 @@ end
 --
 -- A message that the codec cannot read comes as `false` and the error. A cancellation is raised.
 function Consumer:each()
-  return function()
-    local value, meta = self:recv()
-    if value ~= nil then
-      return value, meta
-    elseif meta.code == "decode" then
-      return false, meta
-    elseif meta.code ~= "closed" then
-      error(meta, 0)
-    end
+  return self.step, self
+end
+
+function Consumer.step(self)
+  local value, meta = self:recv()
+  if value ~= nil then
+    return value, meta
+  elseif meta.code == "decode" then
+    return false, meta
+  elseif meta.code ~= "closed" then
+    error(meta, 0)
   end
 end
 
@@ -515,6 +521,15 @@ end
 
 function Consumer:__close()
   self:close()
+end
+
+for name, value in pairs(Consumer) do
+  RawConsumer[name] = value
+end
+RawConsumer.__index = RawConsumer
+if core.recv_function then
+  RawConsumer.recv = core.recv_function(Consumer.recv)
+  RawConsumer.step = core.recv_function(Consumer.step)
 end
 
 return consumer

@@ -15,6 +15,9 @@ local DRAIN = 10 -- seconds that close() waits for the consumers
 local Producer = { __name = "weir.producer" }
 Producer.__index = Producer
 
+-- One whose values need no encoding: `send` begins in C (see below).
+local RawProducer = {}
+
 local producer = {}
 
 local OPTIONS = {
@@ -75,7 +78,7 @@ function producer.new(network, name, id, opts, level)
     subscribers = {}, -- subscriber id -> what is known of it
     room = waitlist.new(),
     acked = waitlist.new(),
-  }, Producer)
+  }, codec.name == "raw" and RawProducer or Producer)
   self.core = core.producer({
     epoch = next_epoch(),
     max_items = messages,
@@ -84,6 +87,7 @@ function producer.new(network, name, id, opts, level)
     lag = lag,
     grace = options.seconds(what, "lag_grace", opts.lag_grace),
   })
+  self[1] = self.core -- where the fast path of raw producers looks
   self.conditions = when.new(self)
   hub.own(self.core, self)
   self:update_online()
@@ -413,6 +417,14 @@ end
 --- Remembers who a subscriber is.
 function Producer:note_subscriber(id, peer)
   self.subscribers[id] = { peer = peer.id, url = peer.url, tags = peer.tags }
+end
+
+for name, value in pairs(Producer) do
+  RawProducer[name] = value
+end
+RawProducer.__index = RawProducer
+if core.send_function then
+  RawProducer.send = core.send_function(Producer.send)
 end
 
 return producer
