@@ -1,7 +1,15 @@
 #include "io/conn.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+
+#include "io/sigpipe.h"
+
+#ifndef MSG_NOSIGNAL /* where it is missing, libuv sets SO_NOSIGPIPE */
+#define MSG_NOSIGNAL 0
+#endif
 
 #define MAX_RUNS 64
 /* Bytes that one connection may write, or move in memory, before the others have their turn. */
@@ -19,7 +27,7 @@ typedef enum conn_state {
 
 struct weir_conn {
   weir_io io;
-  weir_link dirty;
+  weir_link dirty, ending;
   weir_loop *loop;
   weir_conn_kind kind;
   conn_state state;
@@ -68,6 +76,7 @@ static weir_status status_of(int error) {
 
 static void destroy(weir_conn *conn) {
   weir_list_remove(&conn->dirty);
+  weir_list_remove(&conn->ending);
   weir_list_remove(&conn->io.link);
   if (conn->peer != NULL) conn->peer->peer = NULL;
   free(conn);
@@ -104,6 +113,12 @@ static void let_go(weir_conn *conn, weir_status status, bool tell) {
   conn->loop->fed = true;
 }
 
+/* The peer will send no more. The next flush that begins closes the connection: the application can
+ * deal with what came before, and what the endpoint then has to say is still written. */
+static void end_of_file(weir_conn *conn) {
+  if (!weir_list_linked(&conn->ending)) weir_list_append(&conn->loop->ended, &conn->ending);
+}
+
 static void shut(weir_conn *conn, weir_status status, int error) {
   if (conn->state >= CLOSING) return;
   conn->state = CLOSING;
@@ -117,9 +132,10 @@ static void shut(weir_conn *conn, weir_status status, int error) {
     return;
   }
   if (conn->peer != NULL) {
-    weir_loop_mark(conn->loop, &conn->peer->dirty);
-    conn->peer->peer = NULL;
+    weir_conn *peer = conn->peer;
     conn->peer = NULL;
+    peer->peer = NULL;
+    end_of_file(peer);
   }
   weir_loop_mark(conn->loop, &conn->dirty);
 }
@@ -193,9 +209,12 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
   weir_conn *conn = stream->data;
   if (n > 0) {
     take(conn, buf->base, (size_t)n, uv_hrtime());
+  } else if (n == UV_EOF && conn->state == OPEN) {
+    end_of_file(conn);
+  } else if (n == UV_EOF) {
+    shut(conn, conn->status, 0);
   } else if (n < 0) {
-    int error = n == UV_EOF ? 0 : (int)n;
-    shut(conn, conn->state == DRAINING ? conn->status : status_of(error), error);
+    shut(conn, conn->state == DRAINING ? conn->status : status_of((int)n), (int)n);
   }
 }
 
@@ -204,6 +223,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
 
 static void on_written(uv_write_t *req, int error) {
   weir_conn *conn = req->handle->data;
+  conn->loop->writes--;
   weir_loop_return(conn->loop, conn->rest);
   conn->rest = NULL;
   if (error == 0) {
@@ -239,29 +259,51 @@ static void write_rest(weir_conn *conn, weir_endpoint *endpoint, uint64_t now) {
   conn->stats.sent += len;
   conn->loop->touched = true;
   uv_buf_t buf = uv_buf_init((char *)conn->rest, (unsigned)len);
+  weir_sigpipe hold;
+  weir_sigpipe_hold(&hold);
   int error = uv_write(&conn->write, &conn->uv.stream, &buf, 1, on_written);
-  if (error == 0) return;
+  weir_sigpipe_release(&hold);
+  if (error == 0) {
+    conn->loop->writes++;
+    return;
+  }
   weir_loop_return(conn->loop, conn->rest);
   conn->rest = NULL;
   shut(conn, status_of(error), error);
+}
+
+/* Writes without waiting: a count of bytes or a libuv error. Nothing of ours is in libuv's queue.
+ */
+static ssize_t write_now(weir_conn *conn, struct iovec *parts, size_t count) {
+  uv_os_fd_t fd;
+  int error = uv_fileno(&conn->uv.handle, &fd);
+  if (error != 0) return error;
+  struct msghdr message = {.msg_iov = parts, .msg_iovlen = count};
+  ssize_t n;
+  do {
+    n = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+  } while (n < 0 && errno == EINTR);
+  if (n >= 0) return n;
+  return errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS ? UV_EAGAIN : -errno;
 }
 
 /* True when there is no output left. */
 static bool write_output(weir_conn *conn, weir_endpoint *endpoint, uint64_t now) {
   for (size_t written = 0; written < WRITE_BUDGET;) {
     weir_iov runs[MAX_RUNS];
-    uv_buf_t bufs[MAX_RUNS];
+    struct iovec parts[MAX_RUNS];
     size_t count = endpoint->output(endpoint, runs, MAX_RUNS, now);
     if (count == 0) return true;
     size_t total = 0;
     for (size_t i = 0; i < count; i++) {
-      bufs[i] = (uv_buf_t){.base = (char *)(uintptr_t)runs[i].base, .len = runs[i].len};
+      parts[i] =
+          (struct iovec){.iov_base = (void *)(uintptr_t)runs[i].base, .iov_len = runs[i].len};
       total += runs[i].len;
     }
     if (total == 0) return true;
-    int n = uv_try_write(&conn->uv.stream, bufs, (unsigned)count);
+    ssize_t n = write_now(conn, parts, count);
     if (n < 0 && n != UV_EAGAIN) {
-      shut(conn, status_of(n), n);
+      shut(conn, status_of((int)n), (int)n);
       return false;
     }
     if (n > 0) {
@@ -324,8 +366,8 @@ void weir_conn_flush(weir_conn *conn, uint64_t now) {
   }
   if (conn->state != OPEN && conn->state != DRAINING) return;
   weir_endpoint *endpoint = endpoint_of(conn);
-  if (endpoint == NULL || (memory && conn->peer == NULL)) {
-    shut(conn, endpoint == NULL ? WEIR_E_CLOSED : conn->status, 0);
+  if (endpoint == NULL) {
+    shut(conn, WEIR_E_CLOSED, 0);
     return;
   }
   bool done = false;
@@ -339,6 +381,12 @@ void weir_conn_flush(weir_conn *conn, uint64_t now) {
   if (conn->state == OPEN && endpoint->finished(endpoint)) drain(conn, WEIR_OK, now);
   if (conn->state == DRAINING && done) half_close(conn);
   if (conn->state == OPEN || conn->state == DRAINING) arm(conn, endpoint);
+}
+
+void weir_conn_end(weir_link *link, uint64_t now) {
+  weir_conn *conn = weir_list_of(link, weir_conn, ending);
+  weir_conn_flush(conn, now);
+  shut(conn, conn->status, 0);
 }
 
 static void on_wake(weir_endpoint *endpoint, void *driver) {
@@ -366,6 +414,7 @@ weir_conn *weir_conn_new(weir_loop *loop, weir_conn_kind kind) {
   }
   conn->uv.handle.data = conn;
   weir_list_init(&conn->dirty);
+  weir_list_init(&conn->ending);
   weir_loop_own(loop, &conn->io, release);
   return conn;
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "io/conn.h"
+#include "io/sigpipe.h"
 
 /* Rounds of one flush: connections in memory feed each other, which makes new output. */
 #define FLUSH_ROUNDS 16
@@ -15,6 +16,7 @@ int weir_loop_init(weir_loop *loop) {
   *loop = (weir_loop){.touched = true};
   weir_list_init(&loop->owned);
   weir_list_init(&loop->dirty);
+  weir_list_init(&loop->ended);
   loop->buffer = malloc(WEIR_LOOP_BUFFER);
   if (loop->buffer == NULL) return UV_ENOMEM;
   int error = uv_loop_init(&loop->uv);
@@ -56,34 +58,50 @@ static void expire(weir_loop *loop) {
   }
 }
 
+static void run(weir_loop *loop) {
+  loop->touched = false;
+  if (loop->writes == 0) {
+    uv_run(&loop->uv, UV_RUN_NOWAIT);
+    return;
+  }
+  weir_sigpipe hold;
+  weir_sigpipe_hold(&hold);
+  uv_run(&loop->uv, UV_RUN_NOWAIT);
+  weir_sigpipe_release(&hold);
+}
+
 void weir_loop_poll(weir_loop *loop) {
   loop->held = true;
-  loop->touched = false;
-  uv_run(&loop->uv, UV_RUN_NOWAIT);
+  run(loop);
   expire(loop);
 }
 
-static void flush_round(weir_loop *loop, uint64_t now) {
-  weir_list round;
-  weir_list_init(&round);
-  weir_list_append(&loop->dirty, &round); /* those behind it came later: the next round's */
-  for (weir_link *link; (link = weir_list_first(&loop->dirty)) != &round;) {
+/* Empties `list` of those that are in it now, and not of those that are put in meanwhile. */
+static void each(weir_list *list, void (*visit)(weir_link *link, uint64_t now)) {
+  uint64_t now = uv_hrtime();
+  weir_list behind;
+  weir_list_init(&behind);
+  weir_list_append(list, &behind);
+  for (weir_link *link; (link = weir_list_first(list)) != &behind;) {
     weir_list_remove(link);
-    weir_conn_flush(weir_conn_of_dirty(link), now);
+    visit(link, now);
   }
-  weir_list_remove(&round);
+  weir_list_remove(&behind);
+}
+
+static void flush_conn(weir_link *link, uint64_t now) {
+  weir_conn_flush(weir_conn_of_dirty(link), now);
 }
 
 bool weir_loop_flush(weir_loop *loop) {
   loop->held = true;
+  if (!weir_list_empty(&loop->ended)) each(&loop->ended, weir_conn_end);
   for (int i = 0; i < FLUSH_ROUNDS && !weir_list_empty(&loop->dirty); i++) {
-    flush_round(loop, uv_hrtime());
+    each(&loop->dirty, flush_conn);
   }
-  if (loop->touched) {
-    loop->touched = false;
-    uv_run(&loop->uv, UV_RUN_NOWAIT);
-  }
-  bool busy = loop->fed || loop->touched || !weir_list_empty(&loop->dirty);
+  if (loop->touched) run(loop);
+  bool busy = loop->fed || loop->touched || !weir_list_empty(&loop->dirty) ||
+              !weir_list_empty(&loop->ended);
   loop->fed = false;
   loop->kicked = false;
   loop->held = busy;

@@ -45,8 +45,10 @@ typedef struct weir_loop {
   weir_timers timers; /* token: the weir_conn */
   weir_list owned;    /* of weir_io */
   weir_list dirty;    /* connections that may have output */
+  weir_list ended;    /* connections whose peer will send no more */
   unsigned char *buffer;
   unsigned char *spare; /* a block of WEIR_LOOP_BUFFER bytes that nobody uses, or NULL */
+  size_t writes;        /* uv_write() requests in flight */
   bool held;            /* a flush will follow: endpoints need not kick */
   bool kicked;
   bool touched; /* libuv has something to register or to finish: run before blocking */

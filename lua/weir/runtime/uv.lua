@@ -197,8 +197,16 @@ local main_waiter -- the one that the main thread drives the loop for
 
 --- Makes a waiter: one coroutine at a time waits on it, others wake it.
 function runtime.waiter()
-  local waiter = { co = false, task = false, woken = false, shield = nil, a = nil, b = nil, deadline = nil, armed = nil }
-  return setmetatable(waiter, Waiter)
+  return setmetatable({
+    co = false, -- the coroutine that waits
+    task = false, -- its task, if it is a task's own coroutine
+    woken = false,
+    shield = nil, -- whether a cancellation must not end this wait
+    a = nil, -- what it is woken with; `c` is rare
+    b = nil,
+    deadline = nil, -- with `armed`: see weir.runtime.heap
+    armed = nil,
+  }, Waiter)
 end
 
 local own_main = runtime.waiter()

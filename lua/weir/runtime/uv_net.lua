@@ -1,6 +1,7 @@
 --- Connections of the libuv runtime: dial, listen, pair.
 -- @module weir.runtime.uv_net
 
+local luv = require("luv")
 local errors = require("weir.errors")
 local url = require("weir.runtime.url")
 
@@ -274,8 +275,12 @@ return function(runtime, loop, schedule)
     return nil, failure(name, "cannot listen on", target.text)
   end
 
-  -- The file of a socket that nobody listens on any more is in the way: nobody answers there.
+  -- Whether what is in the way is the file of a socket on which nobody listens any more.
   local function is_stale(target)
+    local stat = luv.fs_stat(target.path)
+    if not stat or stat.type ~= "socket" then
+      return false
+    end
     local link, err = connect_unix(target, runtime.deadline(1))
     if link then
       link:close()
@@ -292,12 +297,10 @@ return function(runtime, loop, schedule)
       handle, name = loop:listen_unix(target.path, backlog, accepted)
     end
     if not handle then
-      if name == "ENOENT" then
-        return nil,
-          errors.new("denied", ("cannot listen on %s: the directory does not exist"):format(target.text), {
-            url = target.text,
-            system = name,
-          })
+      local directory = target.path:match("^(.+)/[^/]*$")
+      if directory and not luv.fs_stat(directory) then -- libuv says EACCES for that
+        local why = ("cannot listen on %s: the directory %s does not exist"):format(target.text, directory)
+        return nil, errors.new("denied", why, { url = target.text, system = "ENOENT" })
       end
       return nil, failure(name, "cannot listen on", target.text)
     end
