@@ -378,7 +378,7 @@ describe("tcp", function()
     assert.is_nil(client.err and client.err.code ~= "reset" and client.err or nil)
   end)
 
-  it("ends neither the program nor its stdout's meaning when the peer is gone", function()
+  it("does not end the program, nor change its signals, when the peer is gone", function()
     local result = support.program([[
       local runtime, tasks, core = require("weir.runtime"), require("weir.task"), require("weir.core")
       local luv = require("luv")
