@@ -35,9 +35,11 @@ local OPTIONS = {
   max_message = { "number", "string" },
 }
 
+local NO_OPTIONS = {}
+
 -- After these the producer is not asked again until it announces the stream anew: nothing would
 -- change by asking.
-local FINAL = { [101] = true, [204] = true, [10403] = true, [10404] = true, [10415] = true }
+local FINAL = { [101] = true, [10403] = true, [10404] = true, [10415] = true }
 
 --- Makes a consumer; `network:consume` and `network:consumer` do.
 -- @tparam table network
@@ -47,40 +49,43 @@ local FINAL = { [101] = true, [204] = true, [10403] = true, [10404] = true, [104
 -- @tparam number level whom to blame for wrong options
 function consumer.new(network, name, id, opts, level)
   local what = ("consumer of '%s'"):format(name)
-  opts = errors.options(what, opts, OPTIONS, level + 1)
+  opts = errors.options(what, opts or NO_OPTIONS, OPTIONS, level + 1)
+  options.text(what, "schema", opts.schema, 64)
+  options.text(what, "criteria", opts.criteria, 8192)
+  options.text(what, "token", opts.token, 4096)
+  if opts.backoff then
+    core.backoff(opts.backoff) -- raises here for wrong settings
+  end
   local messages, bytes = options.buffer(what, opts.buffer)
+  local object = core.consumer({
+    max_items = messages,
+    max_bytes = bytes,
+    max_message = options.bytes(what, "max_message", opts.max_message),
+  })
   local codec = options.codec(what, opts.codec)
+  -- Thousands of consumers must not cost much: what is seldom used is made when it is.
   local self = setmetatable({
+    object, -- where the fast path of raw consumers looks
+    core = object,
     network = network,
     name = name,
     id = id,
+    opts = opts,
     codec = codec,
-    schema = options.text(what, "schema", opts.schema, 64),
-    criteria = options.text(what, "criteria", opts.criteria, 8192),
-    token = options.text(what, "token", opts.token, 4096),
-    decode = codec.name ~= "raw" and codec.decode or nil,
-    allows = opts.require,
-    backoff = opts.backoff or {},
     least = options.count(what, "online_when", opts.online_when, 0) or 0,
     online = false,
     closed = false,
     born = runtime.now(),
     sources = {}, -- node id -> source
-    by_inlet = {}, -- inlet id -> source
     open = 0, -- subscriptions
-    rejected = nil, -- the error of the last one that was refused
-    readable = waitlist.new(),
-    settled = waitlist.new(), -- those who wait for a subscription to be answered
   }, codec.name == "raw" and RawConsumer or Consumer)
-  core.backoff(self.backoff) -- raises here for wrong settings
-  self.core = core.consumer({
-    max_items = messages,
-    max_bytes = bytes,
-    max_message = options.bytes(what, "max_message", opts.max_message),
-  })
-  self[1] = self.core -- where the fast path of raw consumers looks
-  self.conditions = when.new(self)
-  hub.own(self.core, self)
+  -- decode: of the codec, unless that is "raw"
+  -- rejected: the error of the last subscription that was refused
+  -- conditions: see when(); readable: the list of those who wait for a message
+  if codec.name ~= "raw" then
+    self.decode = codec.decode
+  end
+  hub.own(object, self)
   self:update_online()
   return self
 end
@@ -91,6 +96,13 @@ function Consumer:update_online()
   local online = not self.closed and self.open >= self.least
   if online ~= self.online then
     self.online = online
+    self:changed()
+  end
+end
+
+--- Something changed that `when()` or the strict form may wait for.
+function Consumer:changed()
+  if self.conditions then
     self.conditions:changed()
   end
 end
@@ -126,18 +138,15 @@ local function try(self, source)
   local inlet, why = subscribe(self, source)
   if inlet then
     source.state, source.inlet = "opening", inlet
-    self.by_inlet[inlet] = source
   elseif why == "again" then
-    source.session:want_room(function()
-      try(self, source)
-    end)
+    source.session:want_room(try, self, source)
   elseif why ~= "closed" then
     runtime.report(errors.new(why, ("cannot subscribe to '%s': %s"):format(self.name, why)))
   end
 end
 
 local function retry_later(self, source)
-  source.backoff = source.backoff or core.backoff(self.backoff)
+  source.backoff = source.backoff or core.backoff(self.opts.backoff or NO_OPTIONS)
   local delay = source.backoff:next(runtime.now())
   if not delay then
     source.state = "given up"
@@ -152,10 +161,10 @@ local function retry_later(self, source)
 end
 
 local function allowed(self, peer)
-  if not self.allows then
+  if not self.opts.require then
     return true
   end
-  local ok, result = pcall(self.allows, peer)
+  local ok, result = pcall(self.opts.require, peer)
   if not ok then
     runtime.report(result, nil, ("error in the require function of the consumer of '%s'"):format(self.name))
     return false
@@ -174,13 +183,16 @@ function Consumer:offered(node, peer, origin)
       status = 10403,
       stream = self.name,
     })
-    self.settled:wake_all()
+    self:changed()
     return
   end
-  source = source or { node = node }
-  source.peer, source.session, source.producer = peer, origin.session, origin.producer
-  source.state = "waiting"
-  self.sources[node] = source
+  if source then
+    source.peer, source.session, source.producer = peer, origin.session, origin.producer
+    source.state = "waiting"
+  else
+    source = { state = "waiting", peer = peer, session = origin.session, producer = origin.producer, inlet = nil }
+    self.sources[node] = source
+  end
   try(self, source)
 end
 
@@ -203,32 +215,48 @@ local function opened(self, source)
   end
 end
 
-local function ended(self, source, change)
-  self.by_inlet[change.id] = nil
-  if source.inlet ~= change.id then
-    return
+-- Whether the node produces the stream now: perhaps anew, after the subscription ended.
+local function still_offered(self, source)
+  local session = source.session
+  if session then
+    return not session.ended and session.offered[self.id]
   end
+  source.producer = self.network.producers[self.id]
+  return source.producer and not source.producer.closing
+end
+
+local function ended(self, source, change)
+  local code = change.code
   if source.state == "open" then
     self.open = self.open - 1
   end
-  source.closed = { status = change.code, code = core.close_name(change.code), message = change.reason }
-  if change.code ~= 204 then
-    self.rejected = errors.new(source.closed.code, change.reason, { status = change.code, stream = self.name })
+  source.closed = { status = code, code = core.close_name(code), message = change.reason }
+  if code ~= 204 then
+    self.rejected = errors.new(source.closed.code, change.reason, { status = code, stream = self.name })
   end
   source.epoch, source.expected = change.epoch, change.expected
-  local session = source.session
-  local gone = session and (session.ended or not session.offered[self.id])
-  if self.closed or gone or FINAL[change.code] then
+  if self.closed or FINAL[code] or not still_offered(self, source) then
     source.state = "stopped"
+  elseif code == 204 then
+    source.state = "waiting"
+    try(self, source)
   else
     retry_later(self, source)
+  end
+end
+
+local function source_of(self, inlet)
+  for _, source in pairs(self.sources) do
+    if source.inlet == inlet then
+      return source
+    end
   end
 end
 
 local function take_changes(self)
   local change = self.core:next_change()
   while change do
-    local source = self.by_inlet[change.id]
+    local source = source_of(self, change.id)
     if source then
       if change.state == "open" and source.state == "opening" then
         opened(self, source)
@@ -239,7 +267,7 @@ local function take_changes(self)
     change = self.core:next_change()
   end
   self:update_online()
-  self.settled:wake_all()
+  self:changed()
 end
 
 -- Sources that waited for the application to take what their last subscription left.
@@ -267,7 +295,9 @@ function Consumer:on_event(bits)
     retry_drained(self)
   end
   if has(bits, events.CONSUMER_READABLE) then
-    self.readable:wake_one()
+    if self.readable then
+      self.readable:wake_one()
+    end
   end
 end
 
@@ -286,19 +316,29 @@ local function decoded(self, payload, meta)
   return value, meta
 end
 
+local function waiting(self)
+  local list = self.readable
+  if not list then
+    list = waitlist.new()
+    self.readable = list
+  end
+  return list
+end
+
 local function recv_slow(self, why, timeout)
   local deadline = runtime.deadline(timeout, 3)
+  local readable = waiting(self)
   while true do
     if why == "pause" then
       runtime.pause_if_spent(core.spent())
     else
       local waiter = runtime.own_waiter()
-      self.readable:add(waiter)
+      readable:add(waiter)
       local _, err = waiter:wait(deadline)
-      local woken = self.readable:remove(waiter)
+      local woken = readable:remove(waiter)
       if err and not self.closed then
         if woken then
-          self.readable:wake_one()
+          readable:wake_one()
         end
         err.stream = self.name
         return nil, err
@@ -309,8 +349,8 @@ local function recv_slow(self, why, timeout)
     end
     local payload, meta = self.core:take()
     if payload then
-      if self.readable.count > 0 then
-        self.readable:wake_one()
+      if readable.count > 0 then
+        readable:wake_one()
       end
       if self.decode then
         return decoded(self, payload, meta)
@@ -384,7 +424,7 @@ function Consumer:poll()
 end
 
 function Consumer:watch(waiter)
-  self.readable:add(waiter)
+  waiting(self):add(waiter)
 end
 
 function Consumer:unwatch(waiter)
@@ -406,9 +446,10 @@ function Consumer:close()
   self.core:free()
   self.open = 0
   self:update_online()
-  self.conditions:changed()
-  self.readable:wake_all()
-  self.settled:wake_all()
+  self:changed()
+  if self.readable then
+    self.readable:wake_all()
+  end
   self.network:forget_consumer(self)
   return true
 end
@@ -423,10 +464,7 @@ function Consumer:wait_open(deadline)
     if self.rejected then
       return nil, self.rejected
     end
-    local waiter = runtime.own_waiter()
-    self.settled:add(waiter)
-    local _, err = waiter:wait(deadline)
-    self.settled:remove(waiter)
+    local _, err = self:when():wait(deadline)
     if err and err.code == "timeout" then
       return nil,
         errors.new("not_found", ("nobody who is connected produces '%s'"):format(self.name), {
@@ -448,7 +486,12 @@ end
 
 --- Conditions to wait for: `consumer:when():online(timeout)`, `:offline(timeout)`.
 function Consumer:when()
-  return self.conditions
+  local conditions = self.conditions
+  if not conditions then
+    conditions = when.new(self)
+    self.conditions = conditions
+  end
+  return conditions
 end
 
 --- The producers that the consumer knows of.

@@ -406,11 +406,12 @@ local function join(self, producer, consumer)
   for key, value in pairs(peer) do
     seen[key] = value
   end
-  seen.token, seen.criteria = consumer.token, consumer.criteria
-  local code, reason = producer:refuses(seen, { codec = consumer.codec.name, schema = consumer.schema })
+  local wishes = consumer.opts
+  seen.token, seen.criteria = wishes.token, wishes.criteria
+  local code, reason = producer:refuses(seen, { codec = consumer.codec.name, schema = wishes.schema })
   if code then
     consumer.rejected = errors.new(core.close_name(code), reason, { status = code, stream = consumer.name })
-    consumer.settled:wake_all()
+    consumer:changed()
     return
   end
   consumer:offered(self.node, peer, { producer = producer })

@@ -4,7 +4,6 @@
 local core = require("weir.core")
 local errors = require("weir.errors")
 local hub = require("weir.streams.hub")
-local runtime = require("weir.runtime")
 
 local events = core.events
 
@@ -32,7 +31,8 @@ function session.open(network, conn, client, dialer)
     offered = {}, -- stream id -> true: what the peer produces
     offers = 0,
     unsent = {}, -- announcements that found no room: { add, ids }
-    wanting = {}, -- calls that wait for room for another stream
+    full = false, -- no other stream can be opened now
+    wanting = { first = 1, last = 0 }, -- calls that wait until one can
     ended = nil, -- the error that it ended with
   }, Session)
   self.core = core.session({
@@ -118,12 +118,16 @@ end
 
 local function use_room(self)
   local unsent, wanting = self.unsent, self.wanting
-  self.unsent, self.wanting = {}, {}
+  self.unsent = {}
   for _, each in ipairs(unsent) do
     self:announce(each[1], each[2])
   end
-  for _, call in ipairs(wanting) do
-    call()
+  self.full = false
+  while wanting.first <= wanting.last and not self.full do
+    local call = wanting[wanting.first]
+    wanting[wanting.first] = nil
+    wanting.first = wanting.first + 1
+    call[1](call[2], call[3])
   end
 end
 
@@ -194,21 +198,29 @@ function Session:subscribe(consumer, source)
   if self.ended then
     return nil, "closed"
   end
+  if self.full then
+    return nil, "again"
+  end
   local resume = source.epoch and source.epoch > 0
-  return self.core:subscribe(consumer.core, {
+  local wishes = consumer.opts
+  local inlet, why = self.core:subscribe(consumer.core, {
     stream = consumer.id,
     codec = consumer.codec.name,
-    schema = consumer.schema,
-    criteria = consumer.criteria,
-    token = consumer.token,
+    schema = wishes.schema,
+    criteria = wishes.criteria,
+    token = wishes.token,
     epoch = resume and source.epoch or nil,
     sequence = resume and source.expected or nil,
   })
+  self.full = why == "again"
+  return inlet, why
 end
 
---- Calls `fn` when another stream may be opened.
-function Session:want_room(fn)
-  self.wanting[#self.wanting + 1] = fn
+--- Calls `fn(a, b)` when another stream may be opened; first come, first served.
+function Session:want_room(fn, a, b)
+  local last = self.wanting.last + 1
+  self.wanting.last = last
+  self.wanting[last] = { fn, a, b }
 end
 
 --- Round-trip time in seconds, or nil.

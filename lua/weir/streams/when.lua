@@ -20,6 +20,17 @@ function When:changed()
   self.waiters:wake_all()
 end
 
+--- Waits until `changed` is called.
+-- @tparam[opt] number deadline
+-- @return nil; or nil and an error
+function When:wait(deadline)
+  local waiter = runtime.own_waiter()
+  self.waiters:add(waiter)
+  local _, err = waiter:wait(deadline)
+  self.waiters:remove(waiter)
+  return nil, err
+end
+
 local function wait_for(self, wanted, timeout)
   local deadline = runtime.deadline(timeout, 3)
   local handle = self.handle
@@ -27,10 +38,7 @@ local function wait_for(self, wanted, timeout)
     if handle.closed then
       return nil, errors.new("closed", tostring(handle) .. " was closed")
     end
-    local waiter = runtime.own_waiter()
-    self.waiters:add(waiter)
-    local _, err = waiter:wait(deadline)
-    self.waiters:remove(waiter)
+    local _, err = self:wait(deadline)
     if err then
       return nil, err
     end
