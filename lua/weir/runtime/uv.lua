@@ -332,14 +332,14 @@ local function drive(self)
   return nil, errors.new("deadlock", "nothing is left that could end this wait: no connection, timer or ready task")
 end
 
--- Not to be modified: all who time out share it.
-local TIMEOUT = errors.new("timeout", "the time is over")
+local function timed_out()
+  return errors.new("timeout", "the time is over")
+end
 
 --- Suspends the running coroutine, or on the main thread runs the loop, until the waiter is woken.
 -- @tparam[opt] number deadline in seconds of `runtime.now()`
 -- @tparam[opt] boolean shield not to be ended by a cancellation
--- @return what it was woken with; or nil and an error: "timeout" (one object for all: do not add to
---   it), "cancelled", "deadlock"
+-- @return what it was woken with; or nil and an error: "timeout", "cancelled", "deadlock"
 function Waiter:wait(deadline, shield)
   if self.woken then
     return collect(self)
@@ -503,7 +503,7 @@ local function expire(time)
     elseif item.fn then
       runtime.defer(item.fn)
     else
-      item:wake(nil, TIMEOUT)
+      item:wake(nil, timed_out())
     end
   end
 end
