@@ -203,20 +203,24 @@ describe("costs", function()
     assert.is_true(tonumber(result.out) < limit, result.out .. result.err)
   end)
 
-  -- How late a timer of 10 ms is, at the median, beside a task that never has to wait.
-  local function median_lateness()
-    local late, timer, period = {}, luv.new_timer(), 0.01
-    luv.update_time()
-    local due = runtime.now() + period
-    timer:start(10, 10, function()
-      local now = runtime.now()
-      late[#late + 1] = now - due
-      due = math.max(due, now - period / 2) + period
+  it("a task whose calls are always ready leaves a timer of 10 ms at most 5 ms late", function()
+    -- In CPU time: on a busy machine the process itself has to wait for its turn. A timer is as late
+    -- as the turn of the loop is long in which it was due.
+    local turns, ticks, prepare, timer = {}, 0, luv.new_prepare(), luv.new_timer()
+    local last = os.clock()
+    prepare:start(function()
+      local now = os.clock()
+      turns[#turns + 1] = now - last
+      last = now
     end)
-    local ch, stop = channel(16), runtime.now() + 0.3
+    luv.update_time()
+    timer:start(10, 10, function()
+      ticks = ticks + 1
+    end)
+    local ch, stop = channel(16), os.clock() + 0.3
     tasks
       .spawn(function()
-        while runtime.now() < stop do
+        while os.clock() < stop do
           for i = 1, 100 do
             ch:send(i)
             ch:recv()
@@ -224,21 +228,12 @@ describe("costs", function()
         end
       end)
       :join()
+    support.close(prepare)
     support.close(timer)
-    table.sort(late)
-    return late[math.ceil(#late / 2)] or math.huge
-  end
-
-  it("a task whose calls are always ready leaves a timer at most 5 ms late at the median", function()
-    -- The least of a few tries: on a busy machine the process itself has to wait for its turn.
-    local least = math.huge
-    for _ = 1, 6 do
-      least = math.min(least, median_lateness())
-      if least <= 0.005 then
-        break
-      end
-    end
-    assert.is_true(least <= 0.005, least)
+    table.sort(turns)
+    assert.is_true(ticks >= 20)
+    assert.is_true(turns[math.ceil(#turns / 2)] <= 0.002)
+    assert.is_true(turns[math.ceil(#turns * 0.95)] <= 0.005)
   end)
 
   it("tasks that compute between their waits share the turn", function()
