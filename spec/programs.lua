@@ -1,0 +1,127 @@
+--- Runs programs for the specs, with the paths and the sanitizers of this process.
+local luv = require("luv")
+local weir = require("weir")
+
+local M = {}
+
+local Program = {}
+Program.__index = Program
+
+local function contents(path)
+  local file = assert(io.open(path, "rb"))
+  local text = file:read("a")
+  file:close()
+  return text
+end
+
+--- Starts a program with nothing on its standard input.
+-- @tparam table words the program and its arguments
+-- @tparam[opt] table env names to values, beside those of this process
+function M.start(words, env)
+  local self = setmetatable({ base = os.tmpname() }, Program)
+  local out = assert(luv.fs_open(self.base .. ".out", "w", 384))
+  local err = assert(luv.fs_open(self.base .. ".err", "w", 384))
+  local environment
+  if env then
+    local all = luv.os_environ()
+    for name, value in pairs(env) do
+      all[name] = value
+    end
+    environment = {}
+    for name, value in pairs(all) do
+      environment[#environment + 1] = name .. "=" .. value
+    end
+  end
+  local handle, pid
+  handle, pid = luv.spawn(words[1], {
+    args = table.move(words, 2, #words, 1, {}),
+    stdio = { nil, out, err },
+    env = environment,
+  }, function(code, signal)
+    self.status = signal > 0 and 128 + signal or code
+    handle:close()
+  end)
+  luv.fs_close(out)
+  luv.fs_close(err)
+  assert(handle, pid)
+  self.pid, self.handle = pid, handle
+  return self
+end
+
+--- What it has written so far.
+function Program:out()
+  return contents(self.base .. ".out")
+end
+
+function Program:err()
+  return contents(self.base .. ".err")
+end
+
+function Program:kill(signal)
+  if not self.status then
+    self.handle:kill(signal)
+  end
+end
+
+--- Waits until check() gives something true, and returns that; fails when the program ends before
+-- or it takes more than `seconds` (20).
+function Program:await(check, seconds)
+  local deadline = weir.now() + (seconds or 20)
+  while true do
+    local value = check()
+    if value then
+      return value
+    elseif self.status or weir.now() > deadline then
+      error(("%s; it wrote:\n%s%s"):format(self.status and ("it ended with status %d"):format(self.status)
+        or "it did not happen in time", self:out(), self:err()), 2)
+    end
+    weir.sleep(0.005)
+  end
+end
+
+--- Waits until what it has written matches the pattern; returns the captures.
+function Program:await_output(pattern, seconds)
+  local found = self:await(function()
+    local captures = table.pack(self:out():match(pattern))
+    return captures[1] and captures
+  end, seconds)
+  return table.unpack(found, 1, found.n)
+end
+
+--- Waits until it has ended. Kills it, and fails, after `seconds` (60).
+-- @treturn integer its exit status, 128 + N for signal N
+-- @treturn string what it wrote to the standard output
+-- @treturn string what it wrote to the standard error
+function Program:wait(seconds)
+  local deadline = weir.now() + (seconds or 60)
+  while not self.status do
+    if weir.now() > deadline then
+      local written = self:out() .. self:err()
+      self:discard()
+      error(("it did not end in time; it wrote:\n%s"):format(written), 2)
+    end
+    weir.sleep(0.005)
+  end
+  return self.status, self:out(), self:err()
+end
+
+--- Ends it if it runs, and removes its files.
+function Program:discard()
+  self:kill("sigkill")
+  while not self.status do
+    weir.sleep(0.005)
+  end
+  for _, suffix in ipairs({ "", ".out", ".err" }) do
+    os.remove(self.base .. suffix)
+  end
+end
+
+--- Runs a program to its end: what `wait` returns.
+function M.run(words, seconds)
+  local program = M.start(words)
+  local status, out, err = program:wait(seconds)
+  program:discard()
+  return status, out, err
+end
+
+return M
