@@ -1,9 +1,9 @@
 /*
  * What leaves a session. Frames are made when output() asks, not before: control frames first, then
- * data, a frame of each ready stream in turn. Headers, and payloads so small that a run of their
- * own would cost more than a copy, are put one after the other into the stage; larger payloads are
- * shown where they lie. The stage and the runs are used from their beginning again once all that
- * was shown is sent, so what was shown never moves.
+ * data, a frame of each ready stream in turn, then FINs. Headers, and payloads so small that a run
+ * of their own would cost more than a copy, are put one after the other into the stage; larger
+ * payloads are shown where they lie. The stage and the runs are used from their beginning again
+ * once all that was shown is sent, so what was shown never moves.
  */
 #include <string.h>
 
@@ -132,18 +132,20 @@ static void frame_refusals(weir_yamux *session) {
           session->refusal_count * sizeof(session->refusals[0]));
 }
 
-/* The flags that the next frame of the stream must carry; it owes them no more. */
-static unsigned take_flags(weir_yamux_stream *stream) {
-  unsigned flags = 0;
-  if (stream->owes_syn) flags |= FLAG_SYN;
-  if (stream->owes_ack) flags |= FLAG_ACK;
-  if (stream->owes_fin && stream->queued == 0) {
-    flags |= FLAG_FIN;
-    stream->owes_fin = false;
-    stream->fin_sent = true;
-  }
+/* The flags of an opening that the next frame of the stream must carry; it owes them no more. */
+static unsigned take_opening(weir_yamux_stream *stream) {
+  unsigned flags = (stream->owes_syn ? FLAG_SYN : 0) | (stream->owes_ack ? FLAG_ACK : 0);
   stream->owes_syn = stream->owes_ack = false;
   return flags;
+}
+
+/* FIN in the same way, once what is queued has left. It never rides on data: there are peers that
+ * act on the flags of a frame before its data, which they then lose. */
+static unsigned take_fin(weir_yamux_stream *stream) {
+  if (!stream->owes_fin || stream->queued > 0) return 0;
+  stream->owes_fin = false;
+  stream->fin_sent = true;
+  return FLAG_FIN;
 }
 
 /* A frame of the stream is out: it may be over, or need its places in the lists no more. */
@@ -172,7 +174,8 @@ static void frame_control(weir_yamux_stream *stream) {
     stream->recv_window += grant;
     stream->grant = 0;
     stream->owes_window = false;
-    put_frame(session, FRAME_WINDOW, take_flags(stream), stream->id, grant);
+    unsigned flags = take_opening(stream) | take_fin(stream);
+    put_frame(session, FRAME_WINDOW, flags, stream->id, grant);
   }
   after_frame(stream);
 }
@@ -217,7 +220,7 @@ static void frame_data(weir_yamux_stream *stream) {
     total += (uint32_t)len;
   }
   stream->send_window -= total;
-  put_header(header, FRAME_DATA, take_flags(stream), stream->id, total);
+  put_header(header, FRAME_DATA, take_opening(stream), stream->id, total);
   after_frame(stream);
 }
 
@@ -258,6 +261,7 @@ static void build(weir_yamux *session, uint64_t now) {
   frame_refusals(session);
   frame_controls(session);
   frame_datas(session);
+  frame_controls(session); /* FIN behind the data */
   if (last_words && weir_list_empty(&session->control) && weir_list_empty(&session->ready)) {
     frame_go_away(session);
   }

@@ -434,7 +434,7 @@ static void syn_rides_on_the_first_data(void **state) {
   assert_int_equal(weir_yamux_queued(c->stream), 0);
   assert_int_equal(write_text(c, "x"), WEIR_OK);
   weir_yamux_shutdown(c->stream);
-  expect_bytes(&a, "00 00 0004 00000001 00000001 78");
+  expect_bytes(&a, "00 00 0000 00000001 00000001 78 00 01 0004 00000001 00000000");
   app_close(&a);
 }
 
@@ -484,8 +484,9 @@ static void fin_waits_for_the_window(void **state) {
   assert_int_equal(frames(&a, h, 16), 4);
   assert_int_equal(frames(&a, h, 16), 0);
   feed(&a, WINDOW, ACK, 1, 100);
-  assert_int_equal(frames(&a, h, 16), 1);
-  expect_frame(&h[0], DATA, FIN, 1, 10);
+  assert_int_equal(frames(&a, h, 16), 2);
+  expect_frame(&h[0], DATA, 0, 1, 10);
+  expect_frame(&h[1], WINDOW, FIN, 1, 0);
   app_close(&a);
 }
 
@@ -1208,7 +1209,8 @@ static void close_sends_what_is_queued_then_go_away(void **state) {
   expect_bytes(&a,
                "00 01 0001 00000005 00000000"
                "00 00 0001 00000001 00000004 6c617374"
-               "00 00 0005 00000003 00000001 78"
+               "00 00 0001 00000003 00000001 78"
+               "00 01 0004 00000003 00000000"
                "00 03 0000 00000000 00000000");
   assert_true(a.endpoint->finished(a.endpoint));
   assert_null(weir_yamux_error(a.session));
