@@ -382,7 +382,7 @@ static int session_feed(lua_State *L) {
 }
 
 /***
- * Takes bytes that are to be written to the peer.
+ * Takes bytes that are to be written to the peer. "writable" events may follow from it.
  * @function session:output
  * @tparam[opt=65536] number max about how many bytes at most
  * @tparam[opt] number now
