@@ -146,7 +146,7 @@ static weir_status on_gap(remote_inlet *r, const unsigned char *payload, size_t 
   }
   if (gap.from != r->inlet.expected || gap.to == UINT64_MAX) return WEIR_E_PROTOCOL;
   note_gap(r, gap.to);
-  if (weir_queue_empty(&r->queue)) r->taken = gap.to;
+  if (weir_queue_empty(&r->queue)) r->taken = r->inlet.next_sequence = gap.to;
   return WEIR_OK;
 }
 
@@ -270,21 +270,20 @@ weir_status weir_inlet_subscribe(weir_consumer *consumer, weir_yamux *yamux,
                                  weir_inlet **inlet) {
   const weir_alloc *alloc = consumer->alloc;
   remote_inlet *r = weir_calloc(alloc, 1, sizeof *r);
-  weir_frame_buffer *frame = weir_malloc(alloc, sizeof *frame);
+  weir_frame_buffer frame;
   weir_yamux_stream *stream = NULL;
-  weir_status status = r == NULL || frame == NULL ? WEIR_E_NOMEM : WEIR_OK;
+  weir_status status = r == NULL ? WEIR_E_NOMEM : WEIR_OK;
   if (status == WEIR_OK) {
     weir_credit_receiver_init(&r->credit, consumer->config.max_bytes, consumer->config.max_items);
     weir_credit_receiver_grant(&r->credit, &subscribe->credit_bytes, &subscribe->credit_items);
-    status = weir_write_subscribe(frame, subscribe);
+    status = weir_write_subscribe(&frame, subscribe);
   }
   if (status == WEIR_OK) status = weir_yamux_open(yamux, &stream);
   if (status == WEIR_OK) {
-    const weir_slice bytes = {NULL, frame->bytes, frame->len};
+    const weir_slice bytes = {NULL, frame.bytes, frame.len};
     status = weir_yamux_write(stream, bytes);
     if (status != WEIR_OK) weir_yamux_reset(stream);
   }
-  weir_free(alloc, frame);
   if (status != WEIR_OK) {
     weir_free(alloc, r);
     return status;

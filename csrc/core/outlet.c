@@ -1,5 +1,6 @@
 #include "core/outlet.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "core/credit.h"
@@ -14,6 +15,9 @@ typedef struct outlet {
   weir_credit_sender credit;
   uint64_t epoch;
   uint64_t sync; /* to be asked for once the cursor has reached it; 0: nothing */
+  bool closing;  /* CLOSE follows what is queued */
+  uint32_t close_code;
+  char close_reason[128];
 } outlet;
 
 static outlet *of_port(weir_port *port) { return (outlet *)port; }
@@ -56,8 +60,17 @@ static uint64_t next_run(outlet *o, size_t room, weir_slice *run) {
   return sequence - o->subscriber.cursor;
 }
 
+/* Whether a small frame may be queued. If a long message is in the way, outlet_writable() is called
+ * when it has left. */
+static bool has_room(outlet *o) {
+  if (o->port.stream == NULL) return false;
+  if (weir_yamux_room(o->port.stream) > 0) return true;
+  weir_yamux_want_write(o->port.stream);
+  return false;
+}
+
 static void send_sync(outlet *o) {
-  if (o->sync == 0 || o->subscriber.cursor < o->sync) return;
+  if (o->sync == 0 || o->subscriber.cursor < o->sync || !has_room(o)) return;
   const weir_sync sync = {o->epoch, o->sync};
   unsigned char frame[WEIR_SYNC_SIZE];
   o->sync = 0;
@@ -88,10 +101,16 @@ static void move_frames(outlet *o) {
   }
 }
 
+static void send_close(outlet *o) {
+  if (!o->closing || !has_room(o)) return;
+  weir_port_close(&o->port, o->close_code, o->close_reason);
+}
+
 static void outlet_writable(weir_port *port) {
   outlet *o = of_port(port);
   move_frames(o);
   send_sync(o);
+  send_close(o);
   free_if_left(o);
 }
 
@@ -104,7 +123,11 @@ static void outlet_notify(weir_subscriber *subscriber) {
 
 static void outlet_detached(weir_subscriber *subscriber, uint32_t code, const char *reason) {
   outlet *o = of_subscriber(subscriber);
-  weir_port_close(&o->port, code, reason);
+  o->sync = 0;
+  o->closing = true;
+  o->close_code = code;
+  snprintf(o->close_reason, sizeof o->close_reason, "%s", reason);
+  send_close(o);
   free_if_left(o);
 }
 
@@ -191,8 +214,9 @@ static void send_start(outlet *o, const weir_subscribe *subscribe, weir_start *s
 }
 
 weir_status weir_outlet_accept(const weir_alloc *alloc, weir_producer *producer,
-                               weir_yamux_stream *stream, const weir_subscribe *subscribe,
-                               weir_start *start, uint64_t *id) {
+                               weir_yamux_stream *stream, weir_frame_reader *reader,
+                               const weir_subscribe *subscribe, weir_start *start, uint64_t *id) {
+  if (start->codec.len > WEIR_MAX_NAME || start->schema.len > WEIR_MAX_NAME) return WEIR_E_LIMIT;
   outlet *o = weir_calloc(alloc, 1, sizeof *o);
   if (o == NULL) return WEIR_E_NOMEM;
   o->alloc = alloc;
@@ -205,7 +229,8 @@ weir_status weir_outlet_accept(const weir_alloc *alloc, weir_producer *producer,
     weir_free(alloc, o);
     return status;
   }
-  weir_frame_reader_init(&o->reader, alloc, WEIR_MAX_CONTROL);
+  o->reader = *reader;
+  weir_frame_reader_init(reader, alloc, WEIR_MAX_CONTROL);
   weir_credit_sender_grant(&o->credit, subscribe->credit_bytes, subscribe->credit_items);
   weir_port_bind(&o->port, &OUTLET_PORT, stream);
   *id = o->subscriber.id;

@@ -8,17 +8,19 @@
 #ifndef WEIR_OUTLET_H
 #define WEIR_OUTLET_H
 
+#include "core/frame.h"
 #include "core/producer.h"
 #include "core/protocol.h"
 #include "core/yamux.h"
 
 /* Accepts a subscription: attaches to `producer`, sends START (network, stream and codec as in
  * `start`; the position is filled in) and, when the consumer asked to resume from a position that
- * the ring does not hold any more, GAP. The stream's port becomes the outlet's. `id`: the
- * subscriber's. NOMEM and CLOSED leave the stream as it was. */
+ * the ring does not hold any more, GAP. The stream's port becomes the outlet's, and so does what
+ * `reader` has of a frame that is not all there yet. `id`: the subscriber's. NOMEM, CLOSED and
+ * LIMIT (the codec or schema is too long) leave stream and reader as they were. */
 weir_status weir_outlet_accept(const weir_alloc *alloc, weir_producer *producer,
-                               weir_yamux_stream *stream, const weir_subscribe *subscribe,
-                               weir_start *start, uint64_t *id);
+                               weir_yamux_stream *stream, weir_frame_reader *reader,
+                               const weir_subscribe *subscribe, weir_start *start, uint64_t *id);
 
 typedef struct weir_outlet_gauge {
   uint64_t credit_items, credit_bytes; /* granted and not used */

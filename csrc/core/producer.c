@@ -139,6 +139,10 @@ const weir_entry *weir_subscriber_peek(const weir_subscriber *subscriber) {
   return p == NULL || subscriber->cursor == p->head ? NULL : entry_at(p, subscriber->cursor);
 }
 
+static bool caught_up_to_half(const weir_producer *p, const weir_subscriber *subscriber) {
+  return p->head - subscriber->cursor <= (p->head - p->tail) / 2;
+}
+
 void weir_subscriber_advance(weir_subscriber *subscriber, uint64_t count) {
   weir_producer *p = subscriber->producer;
   const bool was_last = subscriber->cursor == p->tail;
@@ -147,7 +151,7 @@ void weir_subscriber_advance(weir_subscriber *subscriber, uint64_t count) {
   entry_at(p, subscriber->cursor)->cursors++;
   subscriber->messages += count;
   if (subscriber->cursor == p->head) weir_list_append(&p->idle, &subscriber->idle);
-  if (subscriber->lagging_since != 0 && p->head - subscriber->cursor <= (p->head - p->tail) / 2) {
+  if (subscriber->lagging_since != 0 && caught_up_to_half(p, subscriber)) {
     subscriber->lagging_since = 0;
   }
   if (was_last) drop_passed(p);
@@ -161,29 +165,54 @@ void weir_subscriber_acknowledge(weir_subscriber *subscriber, uint64_t sequence)
 
 /* --- lag -------------------------------------------------------------------------------------- */
 
-/* Marks those who hold up the full ring, and expels those who have done so for too long. */
+static bool somebody_keeps_up(const weir_producer *p) {
+  for (weir_link *l = p->subscribers.next; l != &p->subscribers; l = l->next) {
+    if (caught_up_to_half(p, weir_list_of(l, weir_subscriber, link))) return true;
+  }
+  return false;
+}
+
+/* Whether a subscriber that holds up the full ring is too slow: it has done so for `grace`, and in
+ * that time took nothing at all, or holds up another one that keeps up. */
+static bool too_slow(const weir_producer *p, weir_subscriber *subscriber, uint64_t now) {
+  if (now - subscriber->lagging_since < p->config.grace) return false;
+  if (somebody_keeps_up(p)) return true;
+  if (subscriber->cursor == subscriber->lagging_at) {
+    return now - subscriber->stuck_since >= p->config.grace;
+  }
+  subscriber->lagging_at = subscriber->cursor;
+  subscriber->stuck_since = now;
+  return false;
+}
+
+static void mark_lagging(weir_subscriber *subscriber, uint64_t now) {
+  subscriber->lagging_since = subscriber->stuck_since = now;
+  subscriber->lagging_at = subscriber->cursor;
+}
+
+/* Marks those who hold up the full ring, and expels those who are too slow. A mark from before a
+ * time in which the ring had room counts anew. */
 static void judge_slow(weir_producer *p) {
   const uint64_t now = p->source.hub->now;
-  const bool was_full = now - p->last_full <= p->config.grace;
-  uint64_t deadline = 0;
+  const bool was_full = p->starved || now - p->last_full <= p->config.grace;
+  bool lagging = false;
   p->last_full = now;
   for (weir_link *l = p->subscribers.next, *next; l != &p->subscribers; l = next) {
     weir_subscriber *subscriber = weir_list_of(l, weir_subscriber, link);
     next = l->next;
     if (subscriber->cursor != p->tail) continue;
     if (subscriber->lagging_since == 0 || !was_full) {
-      subscriber->lagging_since = now == 0 ? 1 : now;
-    } else if (now - subscriber->lagging_since >= p->config.grace) {
+      mark_lagging(subscriber, now == 0 ? 1 : now);
+    } else if (too_slow(p, subscriber, now)) {
       p->evicted++;
       expel(subscriber, WEIR_CLOSE_TOO_SLOW, "the consumer does not keep up");
+      if (!full(p)) break; /* the others do not hold up anything now */
       continue;
     }
-    if (deadline == 0 || subscriber->lagging_since + p->config.grace < deadline) {
-      deadline = subscriber->lagging_since + p->config.grace;
-    }
+    lagging = true;
   }
-  p->lag_deadline = deadline;
-  if (deadline != 0) weir_hub_notify(&p->source, WEIR_PRODUCER_LAG);
+  p->lag_deadline = lagging ? now + p->config.grace : 0;
+  if (lagging) weir_hub_notify(&p->source, WEIR_PRODUCER_LAG);
 }
 
 void weir_producer_evict_slow(weir_producer *producer) {
@@ -198,6 +227,7 @@ static weir_status refuse_full(weir_producer *p) {
     if (!full(p)) return WEIR_OK;
   }
   p->starved = true;
+  p->last_full = p->source.hub->now;
   return WEIR_E_AGAIN;
 }
 
@@ -225,14 +255,14 @@ weir_status weir_producer_send(weir_producer *producer, const void *payload, siz
   if (p->closed) return WEIR_E_CLOSED;
   if (!p->online) return WEIR_E_OFFLINE;
   if (len > p->config.max_message) return WEIR_E_LIMIT;
-  if (p->count == 0) {
-    p->head = ++p->tail;
-    p->undelivered++;
-    return WEIR_OK;
-  }
   if (full(p)) {
     weir_status status = refuse_full(p);
     if (status != WEIR_OK) return status;
+  }
+  if (p->count == 0) { /* perhaps only now that the slow ones are gone */
+    p->head = ++p->tail;
+    p->undelivered++;
+    return WEIR_OK;
   }
   if (p->head - p->tail + 1 >= capacity(p) && grow(p) != WEIR_OK) return WEIR_E_NOMEM;
 

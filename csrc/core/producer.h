@@ -10,9 +10,12 @@
  *
  * The ring is full when the slowest subscriber is `max_items` messages or `max_bytes` behind. What
  * happens then is the lag policy: WEIR_LAG_BLOCK, send() says AGAIN until there is room;
- * WEIR_LAG_DISCONNECT, the same, but a subscriber that has kept the ring full for `grace` is
- * closed with WEIR_CLOSE_TOO_SLOW. It counts as lagging from the moment it was found holding up a
- * full ring until it has caught up to half.
+ * WEIR_LAG_DISCONNECT, the same, but a subscriber that has held up the full ring for `grace` is
+ * closed with WEIR_CLOSE_TOO_SLOW if it took nothing at all in that time, or if another one keeps
+ * up (is less than half of the ring behind) and has to wait because of it. So the only consumer, or
+ * all of them together, may be slower than the producer, which then waits; but nobody waits for
+ * long for one who is slower than the rest. A subscriber counts as lagging from the moment it was
+ * found holding up a full ring until it has caught up to half.
  */
 #ifndef WEIR_PRODUCER_H
 #define WEIR_PRODUCER_H
@@ -58,13 +61,15 @@ typedef struct weir_subscriber_type {
 
 struct weir_subscriber {
   const weir_subscriber_type *type;
-  weir_producer *producer;  /* NULL when detached */
-  weir_link link;           /* in producer->subscribers */
-  weir_link idle;           /* in producer->idle while the cursor is at the head */
-  uint64_t id;              /* unique in its producer */
-  uint64_t cursor;          /* sequence of the next message to take */
-  uint64_t acknowledged;    /* everything before it has been taken by the application */
-  uint64_t lagging_since;   /* 0: is not */
+  weir_producer *producer; /* NULL when detached */
+  weir_link link;          /* in producer->subscribers */
+  weir_link idle;          /* in producer->idle while the cursor is at the head */
+  uint64_t id;             /* unique in its producer */
+  uint64_t cursor;         /* sequence of the next message to take */
+  uint64_t acknowledged;   /* everything before it has been taken by the application */
+  uint64_t lagging_since;  /* holds up the full ring; 0: does not, or has caught up to half since */
+  uint64_t lagging_at;     /* the cursor when it was last seen to have moved, and the time */
+  uint64_t stuck_since;
   uint64_t since;           /* when it came (hub time, ns) */
   uint64_t messages, bytes; /* taken; bytes of payload */
 };
@@ -93,8 +98,8 @@ struct weir_producer {
   bool closed;
   bool starved;          /* send() said AGAIN */
   uint64_t lag_deadline; /* when to look at the slow ones; 0: nobody lags */
-  uint64_t last_full;
-  uint64_t sync; /* a sync for everything before this waits for answers; 0: none */
+  uint64_t last_full;    /* when the ring was last found full */
+  uint64_t sync;         /* a sync for everything before this waits for answers; 0: none */
   uint64_t messages, payload_bytes; /* sent */
   uint64_t undelivered;             /* sent while there was no subscriber */
   uint64_t evicted;                 /* subscribers closed for being too slow */

@@ -276,6 +276,8 @@ static weir_status on_subscribe(candidate *c, const weir_slice *frame) {
   if (c->frame == NULL) return WEIR_E_NOMEM;
   weir_status status = weir_read_subscribe(c->frame->data, frame->len, &c->request.subscribe);
   if (status != WEIR_OK) return status;
+  if (s->state != READY) return WEIR_E_PROTOCOL; /* from whom, it has not said */
+  if (memcmp(c->request.subscribe.network, s->network, WEIR_ID_SIZE) != 0) return WEIR_E_INVALID;
   c->request.id = s->next_request++;
   weir_list_remove(&c->link);
   weir_list_append(&s->asked, &c->link);
@@ -287,6 +289,9 @@ static void refuse(candidate *c, weir_status status) {
   switch (status) {
     case WEIR_E_VERSION:
       turn_away(c, WEIR_CLOSE_BAD_VERSION, "that version of the protocol is not spoken here");
+      return;
+    case WEIR_E_INVALID:
+      turn_away(c, WEIR_CLOSE_WRONG_NETWORK, "the request names another network");
       return;
     case WEIR_E_NOMEM: turn_away(c, WEIR_CLOSE_NO_CAPACITY, "out of memory"); return;
     case WEIR_E_LIMIT: turn_away(c, WEIR_CLOSE_PROTOCOL, "the first frame is too long"); return;
@@ -352,7 +357,7 @@ weir_status weir_session_accept(weir_session *session, uint64_t request, weir_pr
   weir_start start = {.codec = codec, .schema = schema};
   memcpy(start.network, session->network, WEIR_ID_SIZE);
   memcpy(start.stream, c->request.subscribe.stream, WEIR_ID_SIZE);
-  weir_status status = weir_outlet_accept(session->alloc, producer, c->port.stream,
+  weir_status status = weir_outlet_accept(session->alloc, producer, c->port.stream, &c->reader,
                                           &c->request.subscribe, &start, subscriber);
   if (status == WEIR_OK) free_candidate(c);
   return status;
@@ -434,11 +439,10 @@ static void on_close(weir_yamux_stream *stream, weir_status reason, void *user) 
 }
 
 static void on_go_away(weir_yamux *yamux, uint32_t code, void *user) {
-  (void)yamux;
   static const char TEXT[] = "the peer ended the session with an error";
-  if (code != WEIR_YAMUX_NORMAL) {
-    note_end(user, WEIR_CLOSE_PROTOCOL, TEXT, sizeof TEXT - 1);
-  }
+  if (code == WEIR_YAMUX_NORMAL) return;
+  note_end(user, WEIR_CLOSE_PROTOCOL, TEXT, sizeof TEXT - 1);
+  weir_yamux_close(yamux);
 }
 
 static const weir_yamux_handler HANDLER = {
