@@ -27,6 +27,8 @@
 #define NAME "weir.core.consumer"
 #define META "weir.meta"
 
+static const char KIND = 'c';
+
 typedef struct meta {
   uint64_t epoch, sequence, time;
   unsigned char node[WEIR_ID_SIZE];
@@ -52,6 +54,7 @@ static int new_consumer(lua_State *L) {
   const uint64_t items = weir_lua_field_count(L, 1, "max_items", 0);
   config.max_items = items > INT32_MAX ? INT32_MAX : (uint32_t)items;
   weir_lua_consumer *self = weir_lua_new_plain(L, sizeof *self);
+  self->kind = &KIND;
   self->consumer = NULL;
   luaL_getmetatable(L, NAME);
   lua_setmetatable(L, -2);
@@ -107,9 +110,10 @@ static int consumer_take(lua_State *L) {
 }
 
 #if !WEIR_LUA_51
-/* Upvalues: the consumer's metatable, meta's, and the function for when there is no message. */
+/* Upvalues: nothing, meta's metatable, and the function for when there is no message. */
 static int recv_or_slow(lua_State *L) {
-  weir_lua_consumer *self = weir_lua_handle(L);
+  const int top = lua_gettop(L);
+  weir_lua_consumer *self = weir_lua_handle(L, &KIND);
   weir_item item;
   if (self != NULL && self->consumer != NULL && self->hub->budget > 0 &&
       weir_consumer_peek(self->consumer, &item) == WEIR_OK) {
@@ -117,12 +121,12 @@ static int recv_or_slow(lua_State *L) {
     push_message(L, self->consumer, &item);
     return 2;
   }
-  return weir_lua_slow(L, 3);
+  return weir_lua_slow(L, top, 3);
 }
 
 static int recv_function(lua_State *L) {
   luaL_checktype(L, 1, LUA_TFUNCTION);
-  luaL_getmetatable(L, NAME);
+  lua_pushnil(L);
   luaL_getmetatable(L, META);
   lua_pushvalue(L, 1);
   lua_pushcclosure(L, recv_or_slow, 3);

@@ -105,27 +105,17 @@ void *weir_lua_self(lua_State *L, const char *name) {
 }
 
 #if !WEIR_LUA_51
-void *weir_lua_handle(lua_State *L) {
-  const int top = lua_gettop(L);
-  void *object = NULL;
-  if (lua_type(L, 1) == LUA_TTABLE && lua_rawgeti(L, 1, 1) == LUA_TUSERDATA &&
-      lua_getmetatable(L, -1) && lua_rawequal(L, -1, lua_upvalueindex(1))) {
-    object = lua_touserdata(L, -2);
-  }
-  lua_settop(L, top);
-  return object;
-}
-
 static int finish_slow(lua_State *L, int status, lua_KContext context) {
   (void)status;
   (void)context;
   return lua_gettop(L);
 }
 
-int weir_lua_slow(lua_State *L, int function) {
+int weir_lua_slow(lua_State *L, int top, int function) {
+  lua_settop(L, top);
   lua_pushvalue(L, lua_upvalueindex(function));
   lua_insert(L, 1);
-  lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, finish_slow);
+  lua_callk(L, top, LUA_MULTRET, 0, finish_slow);
   return lua_gettop(L);
 }
 #endif

@@ -30,6 +30,8 @@
 
 #define NAME "weir.core.producer"
 
+static const char KIND = 'p';
+
 static weir_lua_producer *self_of(lua_State *L) {
   weir_lua_producer *self = weir_lua_self(L, NAME);
   if (self->producer == NULL) luaL_error(L, "the producer is gone");
@@ -57,6 +59,7 @@ static int new_producer(lua_State *L) {
   config.lag =
       luaL_checkoption(L, -1, "disconnect", LAGS) == 0 ? WEIR_LAG_DISCONNECT : WEIR_LAG_BLOCK;
   weir_lua_producer *self = weir_lua_new_plain(L, sizeof *self);
+  self->kind = &KIND;
   self->producer = NULL;
   luaL_getmetatable(L, NAME);
   lua_setmetatable(L, -2);
@@ -96,9 +99,10 @@ static int producer_send(lua_State *L) {
 }
 
 #if !WEIR_LUA_51
-/* Upvalues: the producer's metatable, and the function for when it cannot be sent at once. */
+/* Upvalue: the function for when it cannot be sent at once. */
 static int send_or_slow(lua_State *L) {
-  weir_lua_producer *self = weir_lua_handle(L);
+  const int top = lua_gettop(L);
+  weir_lua_producer *self = weir_lua_handle(L, &KIND);
   if (self != NULL && self->producer != NULL && self->hub->budget > 0 &&
       lua_type(L, 2) == LUA_TSTRING) {
     size_t len;
@@ -109,14 +113,13 @@ static int send_or_slow(lua_State *L) {
       return 1;
     }
   }
-  return weir_lua_slow(L, 2);
+  return weir_lua_slow(L, top, 1);
 }
 
 static int send_function(lua_State *L) {
   luaL_checktype(L, 1, LUA_TFUNCTION);
-  luaL_getmetatable(L, NAME);
   lua_pushvalue(L, 1);
-  lua_pushcclosure(L, send_or_slow, 2);
+  lua_pushcclosure(L, send_or_slow, 1);
   return 1;
 }
 #endif

@@ -24,11 +24,13 @@ typedef struct weir_lua_hub {
 } weir_lua_hub;
 
 typedef struct weir_lua_producer {
+  const void *kind; /* first: what weir_lua_handle() knows it by; nothing in Lua can forge it */
   weir_producer *producer; /* NULL after free() */
   weir_lua_hub *hub;
 } weir_lua_producer;
 
 typedef struct weir_lua_consumer {
+  const void *kind; /* first */
   weir_consumer *consumer;
   weir_lua_hub *hub;
 } weir_lua_consumer;
@@ -53,11 +55,24 @@ void weir_lua_new_type(lua_State *L, const char *name, const luaL_Reg *methods,
 void *weir_lua_self(lua_State *L, const char *name);
 
 #if !WEIR_LUA_51
-/* The userdata in handle[1], where the handle is the table at index 1, if its metatable is the
- * running function's first upvalue; else NULL. */
-void *weir_lua_handle(lua_State *L);
-/* Ends a C function in a call of its upvalue number `function` with the same arguments. */
-int weir_lua_slow(lua_State *L, int function);
+/* The userdata in handle[1], where the handle is the table at index 1, if it begins with `kind`, an
+ * address that only these bindings write into userdata; else NULL. Much cheaper than comparing
+ * metatables. Pushes one value. */
+static inline void *weir_lua_handle(lua_State *L, const void *kind) {
+  if (lua_type(L, 1) != LUA_TTABLE) {
+    lua_pushnil(L);
+    return NULL;
+  }
+  lua_rawgeti(L, 1, 1);
+  void *object = lua_touserdata(L, -1);
+  if (object == NULL || lua_rawlen(L, -1) < sizeof kind || *(const void **)object != kind) {
+    return NULL;
+  }
+  return object;
+}
+/* Ends a C function that was called with `top` arguments in a call of its upvalue number `function`
+ * with the same ones. */
+int weir_lua_slow(lua_State *L, int top, int function);
 #endif
 
 /* Returns nil and the status' name. */
