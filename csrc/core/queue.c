@@ -24,8 +24,11 @@ void weir_queue_clear(weir_queue *queue) {
   while (queue->head != queue->tail) {
     weir_slice_unref(&queue->ring[queue->head++ & (queue->size - 1)].slice);
   }
+  weir_free(queue->alloc, queue->ring);
+  queue->ring = NULL;
+  queue->size = 0;
+  queue->head = queue->tail = 0;
   queue->bytes = 0;
-  weir_queue_shrink(queue);
 }
 
 weir_status weir_queue_grow(weir_queue *queue) {
@@ -47,8 +50,11 @@ weir_status weir_queue_grow(weir_queue *queue) {
 }
 
 void weir_queue_shrink(weir_queue *queue) {
-  weir_free(queue->alloc, queue->ring);
-  queue->ring = NULL;
-  queue->size = 0;
+  uint32_t size = queue->size / 2;
+  weir_queue_item *ring =
+      weir_resize_array(queue->alloc, queue->ring, size, sizeof(weir_queue_item));
+  if (ring == NULL) return;
+  queue->ring = ring;
+  queue->size = size;
   queue->head = queue->tail = 0;
 }

@@ -7,7 +7,7 @@
  *
  * The queue owns the references of the slices in it; borrowed slices must outlive their stay. The
  * ring behind it grows on demand: a queue that never held anything owns no memory, and one that was
- * large gives its memory back when it drains.
+ * large gives half of its memory back each time it drains, so that bursts do not make it grow anew.
  */
 #ifndef WEIR_QUEUE_H
 #define WEIR_QUEUE_H
@@ -26,7 +26,7 @@ typedef struct weir_queue_item {
   uint64_t time;  /* when it was produced; the queue does not look at any of the three */
 } weir_queue_item;
 
-/* Rings up to this many items are kept when the queue drains. */
+/* Rings up to this many items are kept whole when the queue drains. */
 #define WEIR_QUEUE_KEEP 32
 
 typedef struct weir_queue {
