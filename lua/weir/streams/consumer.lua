@@ -37,6 +37,9 @@ local OPTIONS = {
 
 local NO_OPTIONS = {}
 
+-- Sources from which on those that stopped are forgotten.
+local MOST_SOURCES = 64
+
 -- After these the producer is not asked again until it announces the stream anew: nothing would
 -- change by asking.
 local FINAL = { [101] = true, [10403] = true, [10404] = true, [10415] = true }
@@ -172,6 +175,23 @@ local function allowed(self, peer)
   return result
 end
 
+-- Nodes come and go, each with an id of its own: those that are gone are remembered, because one may
+-- come back and go on where it stopped, but not without end.
+local function forget_stopped(self)
+  local count = 0
+  for _ in pairs(self.sources) do
+    count = count + 1
+  end
+  for node, source in pairs(self.sources) do
+    if count < MOST_SOURCES then
+      return
+    elseif source.state == "stopped" and not undrained(self, source) then
+      self.sources[node] = nil
+      count = count - 1
+    end
+  end
+end
+
 --- A node produces the stream. `origin` is { session = } or { producer = }.
 function Consumer:offered(node, peer, origin)
   local source = self.sources[node]
@@ -190,6 +210,7 @@ function Consumer:offered(node, peer, origin)
     source.peer, source.session, source.producer = peer, origin.session, origin.producer
     source.state = "waiting"
   else
+    forget_stopped(self)
     source = { state = "waiting", peer = peer, session = origin.session, producer = origin.producer, inlet = nil }
     self.sources[node] = source
   end

@@ -10,6 +10,9 @@ local events = core.events
 -- Streams that a peer may say it produces.
 local MOST_OFFERS = 65536
 
+-- Announcements that wait for a peer that does not read.
+local MOST_UNSENT = 1024
+
 local Session = { __name = "weir.session" }
 Session.__index = Session
 
@@ -184,6 +187,9 @@ function Session:announce(add, ids)
     return
   elseif #self.unsent > 0 then
     self.unsent[#self.unsent + 1] = { add, ids }
+    if #self.unsent > MOST_UNSENT then
+      self:close(10413, "the peer does not read what it is told")
+    end
     return
   end
   local taken = self.core:announce(add, ids)
