@@ -40,6 +40,17 @@ static void free_if_over(weir_inlet *inlet) {
   }
 }
 
+/* Takes an inlet that has nothing out of the ready list; a closed one that was reported goes. */
+static void leave_if_empty(weir_inlet *inlet) {
+  weir_item item;
+  if (weir_list_linked(&inlet->ready)) {
+    if (inlet->type->peek(inlet, &item)) return;
+    if (inlet->consumer->ready.next == &inlet->ready) inlet->consumer->run = 0;
+    weir_list_remove(&inlet->ready);
+  }
+  free_if_over(inlet);
+}
+
 void weir_consumer_free(weir_consumer *consumer) {
   if (consumer == NULL) return;
   weir_link *link;
@@ -63,9 +74,7 @@ weir_status weir_consumer_peek(weir_consumer *consumer, weir_item *item) {
       continue;
     }
     if (inlet->type->peek(inlet, item)) return WEIR_OK;
-    weir_list_remove(link);
-    consumer->run = 0;
-    free_if_over(inlet);
+    leave_if_empty(inlet);
   }
   consumer->waiting = true;
   return WEIR_E_AGAIN;
@@ -81,6 +90,7 @@ void weir_consumer_pop(weir_consumer *consumer, const weir_item *item) {
   consumer->bytes += item->len;
   consumer->run++;
   inlet->type->pop(inlet);
+  if (inlet->state == WEIR_INLET_CLOSED) leave_if_empty(inlet);
 }
 
 weir_inlet *weir_consumer_find(const weir_consumer *consumer, uint32_t id) {
@@ -135,6 +145,7 @@ void weir_inlet_closed(weir_inlet *inlet, uint32_t code, const char *reason, siz
   inlet->close_code = code;
   snprintf(inlet->reason, sizeof inlet->reason, "%.*s", (int)reason_len, reason);
   note_change(inlet);
+  leave_if_empty(inlet);
 }
 
 void weir_inlet_missed(weir_inlet *inlet, uint64_t count) {

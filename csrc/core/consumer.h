@@ -100,7 +100,8 @@ void weir_consumer_free(weir_consumer *consumer);
 
 /* Shows the next message without taking it. WEIR_E_AGAIN: none; WEIR_CONSUMER_READABLE tells. */
 weir_status weir_consumer_peek(weir_consumer *consumer, weir_item *item);
-/* Takes the message that peek() has just shown: its room, and its credit, are free again. */
+/* Takes the message that peek() has just shown: its room, and its credit, are free again. The inlet
+ * of a subscription that has ended is gone with its last message. */
 void weir_consumer_pop(weir_consumer *consumer, const weir_item *item);
 
 /* Reads from a producer of this process. LIMIT etc. as weir_producer_attach(). */
