@@ -3,7 +3,9 @@
  *
  *   :take() -> bytes, meta | nil, word   "again" (nothing there), "pause" (let others run first)
  *   :try_take()                          the same, without "pause"
- *   :attach(producer, node) -> id | nil, word      reads from a producer of this process
+ *   :attach(producer, node, epoch, sequence) -> id | nil, word
+ *                                        reads from a producer of this process; the position, if
+ *                                        any, is the one before which it has had everything
  *   :next_change() -> {id=, state="opening"|"open"|"closed", code=, reason=, ...} | nil
  *   :inlets() -> {{id=, state=, node=, messages=, bytes=, queued=, queued_bytes=, gaps=, missed=,
  *                  credit_messages=, credit_bytes=, since=, epoch=, next_sequence=, expected=},
@@ -137,10 +139,15 @@ static int recv_function(lua_State *L) {
 static int consumer_attach(lua_State *L) {
   weir_consumer *consumer = self_of(L)->consumer;
   weir_lua_producer *producer = weir_lua_test_producer(L, 2);
+  const uint64_t epoch = lua_isnoneornil(L, 4) ? 0 : weir_lua_check_count(L, 4);
+  const uint64_t sequence = lua_isnoneornil(L, 5) ? 0 : weir_lua_check_count(L, 5);
   weir_inlet *inlet;
   weir_status status =
       weir_consumer_attach(consumer, producer->producer, weir_lua_check_id(L, 3), &inlet);
   if (status != WEIR_OK) return weir_lua_status(L, status);
+  if (epoch != 0 && epoch == inlet->epoch && sequence < inlet->expected) {
+    weir_inlet_missed(inlet, inlet->expected - sequence);
+  }
   weir_lua_push_count(L, inlet->id);
   return 1;
 }

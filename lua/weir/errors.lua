@@ -33,6 +33,21 @@ function errors.new(code, message, context)
   return setmetatable(err, Error)
 end
 
+--- A copy of an error with more context: errors of the runtime are shared and must not be changed.
+-- @tparam table err
+-- @tparam table context fields to set, `message` among them
+-- @return the copy
+function errors.with(err, context)
+  local copy = {}
+  for key, value in pairs(err) do
+    copy[key] = value
+  end
+  for key, value in pairs(context) do
+    copy[key] = value
+  end
+  return setmetatable(copy, Error)
+end
+
 --- Whether a value is such an error, and has this code where one is given.
 -- @param value anything
 -- @tparam[opt] string code

@@ -41,7 +41,7 @@ end
 -- @treturn string
 function size.format(bytes)
   if bytes < 1024 then
-    return ("%d B"):format(bytes)
+    return ("%d B"):format(math.floor(bytes))
   end
   local value, unit = bytes / 1024, "KiB"
   for _, next_unit in ipairs({ "MiB", "GiB", "TiB" }) do

@@ -40,8 +40,11 @@ local NO_OPTIONS = {}
 -- Sources from which on those that stopped are forgotten.
 local MOST_SOURCES = 64
 
+local RENEWAL = 0.1 -- seconds between subscriptions to a stream that ends and is there again
+
 -- After these the producer is not asked again until it announces the stream anew: nothing would
 -- change by asking.
+local SHUTDOWN, NOT_FOUND, NO_CAPACITY = 204, 10404, 10509
 local FINAL = { [101] = true, [10403] = true, [10404] = true, [10415] = true }
 
 --- Makes a consumer; `network:consume` and `network:consumer` do.
@@ -123,12 +126,21 @@ local function undrained(self, source)
   return source.inlet ~= nil and self.core:holds(source.inlet)
 end
 
+-- Returns an inlet id; or nil and why not, for "refused" with a close code and a text.
 local function subscribe(self, source)
-  if source.producer then
-    return self.core:attach(source.producer.core, self.network.node)
+  local producer = source.producer
+  if not producer then
+    return source.session:subscribe(self, source)
   end
-  return source.session:subscribe(self, source)
+  local wishes = { codec = self.codec.name, schema = self.opts.schema }
+  local code, reason = producer:refuses(self.network:as_subscriber(self.opts), wishes)
+  if code then
+    return nil, "refused", code, reason
+  end
+  return self.core:attach(producer.core, self.network.node, source.epoch, source.expected)
 end
+
+local conclude, retry_later
 
 -- Asks the producer's node, unless that has been done or cannot be done now.
 local function try(self, source)
@@ -138,17 +150,22 @@ local function try(self, source)
     source.state = "draining"
     return
   end
-  local inlet, why = subscribe(self, source)
+  local inlet, why, code, reason = subscribe(self, source)
   if inlet then
-    source.state, source.inlet = "opening", inlet
-  elseif why == "again" then
-    source.session:want_room(try, self, source)
+    source.state, source.inlet, source.renewable = "opening", inlet, false
+  elseif why == "refused" then
+    conclude(self, source, code, reason)
+    self:changed()
+  elseif why == "nomem" then
+    retry_later(self, source)
+  elseif source.producer then
+    source.state = "stopped"
   elseif why ~= "closed" then
-    runtime.report(errors.new(why, ("cannot subscribe to '%s': %s"):format(self.name, why)))
+    source.session:want_room(try, self, source)
   end
 end
 
-local function retry_later(self, source)
+function retry_later(self, source)
   source.backoff = source.backoff or core.backoff(self.opts.backoff or NO_OPTIONS)
   local delay = source.backoff:next(runtime.now())
   if not delay then
@@ -192,10 +209,25 @@ local function forget_stopped(self)
   end
 end
 
---- A node produces the stream. `origin` is { session = } or { producer = }.
+-- Whether an offer is news: there is no subscription, and either nothing goes on or there may be room
+-- now where there was none.
+local function may_try(source, origin)
+  local state = source.state
+  if state == "opening" then
+    source.renewable = true -- offered anew, perhaps after the request was refused
+  elseif state == "pausing" and source.producer ~= origin.producer then
+    return true
+  elseif state == "pausing" and source.closed and source.closed.status == NO_CAPACITY then
+    return source.session == origin.session
+  end
+  return state == "stopped" or state == "given up"
+end
+
+--- A node produces the stream, or has room for another consumer again. `origin` is { session = } or
+-- { producer = }.
 function Consumer:offered(node, peer, origin)
   local source = self.sources[node]
-  if self.closed or (source and source.state ~= "stopped" and source.state ~= "given up") then
+  if self.closed or (source and not may_try(source, origin)) then
     return
   end
   if not allowed(self, peer) then
@@ -207,6 +239,7 @@ function Consumer:offered(node, peer, origin)
     return
   end
   if source then
+    cancel_timer(source)
     source.peer, source.session, source.producer = peer, origin.session, origin.producer
     source.state = "waiting"
   else
@@ -246,24 +279,41 @@ local function still_offered(self, source)
   return source.producer and not source.producer.closing
 end
 
-local function ended(self, source, change)
-  local code = change.code
-  if source.state == "open" then
-    self.open = self.open - 1
+-- Whether a stream that ended may be asked for again at once; not so if that happens all the time.
+local function may_renew(source)
+  local now = runtime.now()
+  local may = now - (source.renewed or -math.huge) > RENEWAL
+  if may then
+    source.renewed = now
   end
-  source.closed = { status = code, code = core.close_name(code), message = change.reason }
-  if code ~= 204 then
-    self.rejected = errors.new(source.closed.code, change.reason, { status = code, stream = self.name })
+  return may
+end
+
+-- There is no subscription (any more): notes why, and what to do next.
+function conclude(self, source, code, reason)
+  source.closed = { status = code, code = core.close_name(code), message = reason }
+  if code ~= SHUTDOWN then
+    self.rejected = errors.new(source.closed.code, reason, { status = code, stream = self.name })
   end
-  source.epoch, source.expected = change.epoch, change.expected
-  if self.closed or FINAL[code] or not still_offered(self, source) then
+  local again = code == SHUTDOWN or (code == NOT_FOUND and source.renewable)
+  if self.closed or (FINAL[code] and not again) or not still_offered(self, source) then
     source.state = "stopped"
-  elseif code == 204 then
+  elseif again and may_renew(source) then
     source.state = "waiting"
     try(self, source)
   else
     retry_later(self, source)
   end
+end
+
+local function ended(self, source, change)
+  if source.state == "open" then
+    self.open = self.open - 1
+  end
+  if change.epoch > 0 then -- it had been accepted
+    source.epoch, source.expected = change.epoch, change.expected
+  end
+  conclude(self, source, change.code, change.reason)
 end
 
 local function source_of(self, inlet)
@@ -303,6 +353,11 @@ end
 
 local function has(bits, bit)
   return bits % (bit + bit) >= bit
+end
+
+--- What changed is known now, not only in the next turn: for subscriptions within the node.
+function Consumer:take_changes()
+  take_changes(self)
 end
 
 function Consumer:on_event(bits)
@@ -351,7 +406,10 @@ local function recv_slow(self, why, timeout)
   local readable = waiting(self)
   while true do
     if why == "pause" then
-      runtime.pause_if_spent(core.spent())
+      local err = runtime.pause_if_spent(core.spent())
+      if err then
+        return nil, errors.with(err, { stream = self.name })
+      end
     else
       local waiter = runtime.own_waiter()
       readable:add(waiter)
@@ -361,14 +419,13 @@ local function recv_slow(self, why, timeout)
         if woken then
           readable:wake_one()
         end
-        err.stream = self.name
-        return nil, err
+        return nil, errors.with(err, { stream = self.name })
       end
     end
     if self.closed then
       return nil, closed_error(self)
     end
-    local payload, meta = self.core:take()
+    local payload, meta = self.core:try_take()
     if payload then
       if readable.count > 0 then
         readable:wake_one()
@@ -448,8 +505,11 @@ function Consumer:watch(waiter)
   waiting(self):add(waiter)
 end
 
+-- Passes the word on: what it was woken for may still be there.
 function Consumer:unwatch(waiter)
-  self.readable:remove(waiter)
+  if self.readable:remove(waiter) and not self.closed then
+    self.readable:wake_one()
+  end
 end
 
 --- Ends all subscriptions; what was not taken is dropped.
@@ -477,12 +537,20 @@ end
 
 -- --- looking ------------------------------------------------------------------------------------
 
+local function in_progress(self)
+  for _, source in pairs(self.sources) do
+    if source.state == "waiting" or source.state == "opening" then
+      return true
+    end
+  end
+end
+
 --- Waits until a subscription is open, for the strict form `network:consumer`.
 -- @treturn boolean true; or nil and why not: "not_found" when nobody offers the stream, or the
 --   reason of the one who refused
 function Consumer:wait_open(deadline)
   while self.open == 0 and not self.closed do
-    if self.rejected then
+    if self.rejected and not in_progress(self) then
       return nil, self.rejected
     end
     local _, err = self:when():wait(deadline)
@@ -555,8 +623,14 @@ end
 --   ones), `dropped` (messages that were announced as missing), `producers` (connected), `rtt`
 --   (seconds, the longest), `uptime` (seconds)
 function Consumer:stats()
-  local stats = self.final or self.core:stats()
-  stats.queued, stats.dropped, stats.missed = 0, stats.missed, nil
+  local counted = self.final or self.core:stats()
+  local stats = {
+    messages = counted.messages,
+    bytes = counted.bytes,
+    gaps = counted.gaps,
+    dropped = counted.missed,
+    queued = 0,
+  }
   stats.producers = self.open
   stats.uptime = runtime.now() - self.born
   for _, each in ipairs(self:producers()) do

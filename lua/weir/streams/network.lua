@@ -228,6 +228,9 @@ function network.open(opts)
     dialers = {},
     sessions = {}, -- session -> true
     inbound = 0,
+    refused = 0, -- connections of others that did not come to a session
+    last_refusal = nil, -- why the last of them did not
+    born = runtime.now(),
     by_node = {}, -- node id -> { session = true, ... }: those that are ready
     producers = {}, -- stream id -> producer
     consumers = {}, -- stream id -> { consumer = true, ... }
@@ -240,6 +243,9 @@ function network.open(opts)
     local target, err = url.parse(text)
     if not target then
       return nil, err
+    elseif target.port == 0 then
+      local message = "bad URL %q: port 0 is for listening only; name the port that the peer listens on"
+      return nil, errors.new("bad_url", message:format(text), { url = text })
     end
     self.dialers[#self.dialers + 1] = setmetatable({
       network = self,
@@ -266,7 +272,12 @@ end
 
 --- A connection came.
 function Network:accept(conn)
-  if self.closed or self.inbound >= self.max_sessions then
+  if self.closed then
+    conn:close()
+    return
+  elseif self.inbound >= self.max_sessions then
+    local text = ("%d connections were opened by others already: raise max_sessions"):format(self.inbound)
+    self:note_refusal(errors.new("limit", text, { url = conn:peer() or conn.url }))
     conn:close()
     return
   end
@@ -322,11 +333,18 @@ function Network:session_ended(session)
   self.changed:wake_all()
 end
 
+function Network:note_refusal(err)
+  self.refused, self.last_refusal = self.refused + 1, err
+end
+
 --- Nothing of a session is left: its connection is closed.
 function Network:session_gone(session)
   self.sessions[session] = nil
   if not session.client then
     self.inbound = self.inbound - 1
+    if not session.peer and not self.closed then
+      self:note_refusal(session.ended)
+    end
   end
   -- Another connection to the same node may take over.
   local others = session.peer and self.by_node[session.peer.node]
@@ -361,6 +379,17 @@ function Network:withdrawn(session, id)
   end
 end
 
+local function with(peer, more)
+  local copy = {}
+  for key, value in pairs(peer) do
+    copy[key] = value
+  end
+  for key, value in pairs(more) do
+    copy[key] = value
+  end
+  return copy
+end
+
 --- Answers a request to subscribe.
 -- @return the producer; or nil, a close code and a text
 function Network:decide(session, request)
@@ -372,11 +401,7 @@ function Network:decide(session, request)
   elseif not producer then
     return nil, 10404, "no such stream is produced here"
   end
-  local peer = {}
-  for key, value in pairs(session.peer) do
-    peer[key] = value
-  end
-  peer.rtt, peer.token, peer.criteria = session:rtt(), request.token, request.criteria
+  local peer = with(session.peer, { rtt = session:rtt(), token = request.token, criteria = request.criteria })
   local code, reason = producer:refuses(peer, request)
   if code then
     return nil, code, reason
@@ -401,20 +426,27 @@ end
 
 -- Brings a local producer and a local consumer together, if both want it.
 local function join(self, producer, consumer)
-  local peer = self.as_peer
-  local seen = {}
-  for key, value in pairs(peer) do
-    seen[key] = value
+  consumer:offered(self.node, self.as_peer, { producer = producer })
+  consumer:take_changes()
+  producer:update_online()
+end
+
+--- What a producer's `require` sees of a consumer of this node.
+-- @tparam table opts of the consumer
+function Network:as_subscriber(opts)
+  return with(self.as_peer, { token = opts.token, criteria = opts.criteria })
+end
+
+--- A producer that turned consumers away has room again: tells all who may wait for that.
+function Network:offer_again(producer)
+  for consumer in pairs(self.consumers[producer.id] or {}) do
+    join(self, producer, consumer)
   end
-  local wishes = consumer.opts
-  seen.token, seen.criteria = wishes.token, wishes.criteria
-  local code, reason = producer:refuses(seen, { codec = consumer.codec.name, schema = wishes.schema })
-  if code then
-    consumer.rejected = errors.new(core.close_name(code), reason, { status = code, stream = consumer.name })
-    consumer:changed()
-    return
+  for session in pairs(self.sessions) do
+    if session.peer then
+      session:announce(true, producer.id)
+    end
   end
-  consumer:offered(self.node, peer, { producer = producer })
 end
 
 local function new_producer(self, name, id, opts, level)
@@ -587,27 +619,54 @@ function Network:peers()
   return list
 end
 
+local function count(set)
+  local n = 0
+  for _ in pairs(set) do
+    n = n + 1
+  end
+  return n
+end
+
+--- Counters.
+-- @treturn table `connected` (nodes), `sessions` (connections, also such as greet or say goodbye),
+--   `inbound` (those of them that others opened), `producers`, `consumers`, `refused` (connections of
+--   others that did not come to a session: not weir, another network or version, silent, ...),
+--   `last_refusal` (the error of the last of them), `uptime` (seconds)
+function Network:stats()
+  local consuming = 0
+  for _, others in pairs(self.consumers) do
+    consuming = consuming + count(others)
+  end
+  return {
+    connected = count(self.by_node),
+    sessions = count(self.sessions),
+    inbound = self.inbound,
+    producers = count(self.producers),
+    consumers = consuming,
+    refused = self.refused,
+    last_refusal = self.last_refusal,
+    uptime = runtime.now() - self.born,
+  }
+end
+
 -- How many nodes are connected, and the first error of a peer that is not.
 local function count_connected(self)
-  local count, err = 0, nil
-  for _ in pairs(self.by_node) do
-    count = count + 1
-  end
+  local err
   for _, dialer in ipairs(self.dialers) do
     err = err or dialer.error
   end
-  return count, err
+  return count(self.by_node), err
 end
 
 --- Waits until nodes are connected.
--- @tparam[opt=1] number count how many
+-- @tparam[opt=1] number wanted how many
 -- @tparam[opt] number timeout seconds
 -- @treturn boolean true; or nil and an error: why a peer cannot be reached, or "timeout"
-function Network:wait_connected(count, timeout)
+function Network:wait_connected(wanted, timeout)
   local deadline = runtime.deadline(timeout, 2)
   while true do
     local connected, reason = count_connected(self)
-    if connected >= (count or 1) then
+    if connected >= (wanted or 1) then
       return true
     elseif self.closed then
       return nil, errors.new("closed", "the node was closed")
@@ -646,7 +705,7 @@ function Network:close(timeout)
   if self.closed then
     return true
   end
-  local deadline = runtime.now() + (timeout or CLOSE_TIMEOUT)
+  local deadline = runtime.deadline(timeout or CLOSE_TIMEOUT, 2) or math.huge
   local result, err = true, nil
   for _, producer in ipairs(values(self.producers)) do
     local ok, why = producer:close(math.max(0, deadline - runtime.now()))

@@ -76,6 +76,8 @@ function producer.new(network, name, id, opts, level)
     closed = false,
     born = runtime.now(),
     subscribers = {}, -- subscriber id -> what is known of it
+    noted = 0, -- how many of them, also such as have left
+    turned_away = false, -- somebody wanted to subscribe and there was no room
     room = waitlist.new(),
     acked = waitlist.new(),
   }, codec.name == "raw" and RawProducer or Producer)
@@ -127,6 +129,10 @@ end
 function Producer:on_event(bits)
   if has(bits, events.PRODUCER_CHANGED) then
     self:update_online()
+    if self.turned_away and self.core:count() < self.max_consumers and not self.closing then
+      self.turned_away = false
+      self.network:offer_again(self)
+    end
   end
   if has(bits, events.PRODUCER_LAG) then
     watch_lag(self)
@@ -172,6 +178,16 @@ local function wait_for_room(self, deadline)
   return err
 end
 
+local LATE = {
+  again = "no room in time: the consumers are slower than the producer",
+  offline = "no consumer came in time",
+}
+
+-- An error of a wait, which may be shared, as ours.
+local function in_context(self, err, message)
+  return errors.with(err, { stream = self.name, message = err.code == "timeout" and message or nil })
+end
+
 -- Why the core did not take the message decides what to wait for.
 local function send_slow(self, payload, why, timeout)
   local deadline = runtime.deadline(timeout, 3)
@@ -180,7 +196,7 @@ local function send_slow(self, payload, why, timeout)
     if self.closing then
       err = closed_error(self)
     elseif why == "pause" then
-      runtime.pause_if_spent(core.spent())
+      err = runtime.pause_if_spent(core.spent())
     elseif why == "again" then
       err = wait_for_room(self, deadline)
     elseif why == "offline" then
@@ -194,15 +210,10 @@ local function send_slow(self, payload, why, timeout)
       err = closed_error(self)
     end
     if err then
-      if err.code == "timeout" then
-        err.message = why == "again" and "no room in time: the consumers are slower than the producer"
-          or "no consumer came in time"
-      end
-      err.stream = self.name
-      return nil, err
+      return nil, in_context(self, err, LATE[why])
     end
     local ok
-    ok, why = self.core:send(payload)
+    ok, why = self.core:try_send(payload)
     if ok then
       if self.room.count > 0 then
         self.room:wake_one()
@@ -280,8 +291,7 @@ function Producer:flush(timeout)
       local _, err = waiter:wait(deadline)
       self.acked:remove(waiter)
       if err then
-        err.stream = self.name
-        return nil, err
+        return nil, in_context(self, err, "some consumers had not taken everything in time")
       end
     end
   end
@@ -300,6 +310,7 @@ function Producer:close(timeout)
   end
   self.closing = true
   self:update_online()
+  self.conditions:changed()
   self.room:wake_all()
   self.network:withdraw(self)
   local ok, err = true, nil
@@ -326,16 +337,19 @@ function Producer:when()
   return self.conditions
 end
 
+local function own_node(self)
+  local peer = self.network.as_peer
+  return { peer = peer.id, url = peer.url, tags = peer.tags }
+end
+
 --- The consumers that are connected now.
 -- @treturn table list of { peer = id, url =, tags =, messages =, bytes =, queued =, credit =, rtt =,
 --   uptime = }; `credit` (bytes) is nil for a consumer of the same node
 function Producer:consumers()
   local list = {}
-  local known = {}
   local now = runtime.now()
   for i, each in ipairs(self.core:subscribers()) do
-    local subscriber = self.subscribers[each.id] or {}
-    known[each.id] = subscriber
+    local subscriber = self.subscribers[each.id] or own_node(self)
     list[i] = {
       id = each.id,
       peer = subscriber.peer,
@@ -350,7 +364,6 @@ function Producer:consumers()
       uptime = now - each.since,
     }
   end
-  self.subscribers = known
   return list
 end
 
@@ -398,6 +411,7 @@ function Producer:refuses(peer, request)
   if self.closing then
     return 10404, ("'%s' is not produced here any more"):format(self.name)
   elseif self.core:count() >= self.max_consumers then
+    self.turned_away = true
     return 10509, ("'%s' has as many consumers as it takes (%d)"):format(self.name, self.max_consumers)
   elseif request.codec and request.codec ~= self.codec.name then
     return 10415, ("the producer's codec is %q, the consumer's %q"):format(self.codec.name, request.codec)
@@ -414,9 +428,21 @@ function Producer:refuses(peer, request)
   end
 end
 
+local function forget_those_who_left(self)
+  local known, count = {}, 0
+  for _, each in ipairs(self.core:subscribers()) do
+    known[each.id], count = self.subscribers[each.id], count + 1
+  end
+  self.subscribers, self.noted = known, count
+end
+
 --- Remembers who a subscriber is.
 function Producer:note_subscriber(id, peer)
   self.subscribers[id] = { peer = peer.id, url = peer.url, tags = peer.tags }
+  self.noted = self.noted + 1
+  if self.noted > 2 * self.core:count() + 16 then
+    forget_those_who_left(self)
+  end
 end
 
 for name, value in pairs(Producer) do

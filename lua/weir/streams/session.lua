@@ -4,6 +4,7 @@
 local core = require("weir.core")
 local errors = require("weir.errors")
 local hub = require("weir.streams.hub")
+local runtime = require("weir.runtime")
 
 local events = core.events
 
@@ -52,7 +53,7 @@ function session.open(network, conn, client, dialer)
     self:lost(why)
   end)
   if not ok then
-    self:lost(err)
+    runtime.defer(self.lost, self, err)
   end
   return self
 end
@@ -231,7 +232,7 @@ end
 
 --- Round-trip time in seconds, or nil.
 function Session:rtt()
-  return self.core:rtt()
+  return self.core and self.core:rtt()
 end
 
 function Session:__tostring()

@@ -35,7 +35,7 @@ local function wait_for(self, wanted, timeout)
   local deadline = runtime.deadline(timeout, 3)
   local handle = self.handle
   while handle.online ~= wanted do
-    if handle.closed then
+    if handle.closed or handle.closing then
       return nil, errors.new("closed", tostring(handle) .. " was closed")
     end
     local _, err = self:wait(deadline)
