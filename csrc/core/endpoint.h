@@ -1,10 +1,10 @@
 /*
  * weir_endpoint: what a driver moves bytes for.
  *
- * A driver owns a transport (a socket, a pipe, a cosocket, another endpoint in the same process) and
- * one endpoint, which it does not own. It feeds what it read, writes what output() shows and reports
- * with sent() how much went out. It must call output() again after each feed(), tick() and after the
- * endpoint called wake().
+ * A driver owns a transport (a socket, a pipe, a cosocket, another endpoint in the same process)
+ * and one endpoint, which it does not own. It feeds what it read, writes what output() shows and
+ * reports with sent() how much went out. It must call output() again after each feed(), tick() and
+ * after the endpoint called wake().
  *
  * An endpoint is embedded as the FIRST member of the object that implements it (weir_yamux).
  */
