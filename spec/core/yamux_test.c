@@ -490,6 +490,35 @@ static void fin_waits_for_the_window(void **state) {
   app_close(&a);
 }
 
+static void fin_leaves_right_behind_the_data(void **state) {
+  (void)state;
+  app a;
+  app_open(&a, client);
+  conn *c = open_conn(&a);
+  write_text(c, "x");
+  weir_yamux_shutdown(c->stream);
+  weir_iov iov[1];
+  assert_int_equal(a.endpoint->output(a.endpoint, iov, 1, now_ns), 1);
+  assert_int_equal(iov[0].len, 2 * WEIR_YAMUX_HEADER + 1);
+  app_close(&a);
+}
+
+static void a_window_update_does_not_take_fin_past_the_queue(void **state) {
+  (void)state;
+  app a;
+  head h[16];
+  app_open(&a, server);
+  a.keep = true;
+  feed(&a, DATA, SYN, 1, 200000);
+  write_bytes(&a.conns[0], WEIR_YAMUX_WINDOW + 10);
+  weir_yamux_shutdown(a.conns[0].stream);
+  discard(&a);
+  weir_yamux_consume(a.conns[0].stream, 200000);
+  assert_int_equal(frames(&a, h, 16), 1);
+  expect_frame(&h[0], WINDOW, 0, 1, 200000);
+  app_close(&a);
+}
+
 static void reset_sends_rst_and_drops_the_queue(void **state) {
   (void)state;
   app a;
@@ -757,6 +786,22 @@ static void small_frames_of_many_streams_leave_as_one_run(void **state) {
   app_close(&a);
 }
 
+static void runs_of_small_frames_become_longer_when_there_are_many(void **state) {
+  (void)state;
+  app a;
+  app_open(&a, (weir_yamux_config){.client = true, .backlog = 1000});
+  for (int i = 0; i < 1000; i++)
+    write_bytes(open_conn(&a), 100);
+  size_t longest = 0, total = 0;
+  for (weir_iov iov; a.endpoint->output(a.endpoint, &iov, 1, now_ns) == 1; total += iov.len) {
+    if (iov.len > longest) longest = iov.len;
+    a.endpoint->sent(a.endpoint, iov.len);
+  }
+  assert_int_equal(total, 112000);
+  assert_true(longest > 60000);
+  app_close(&a);
+}
+
 static void references_are_given_back_when_a_stream_is_reset(void **state) {
   (void)state;
   app a;
@@ -929,6 +974,7 @@ static void a_writer_that_only_asks_does_not_stop_output(void **state) {
   assert_int_equal(frames(&a, h, 32), 1);
   expect_frame(&h[0], DATA, 0, d->id, 10);
   assert_true(asked >= 2 && asked < 10);
+  assert_int_equal(frames(&a, h, 32), 0);
   assert_int_equal(a.wakes, 0);
   app_close(&a);
 }
@@ -1018,6 +1064,11 @@ static void streams_beyond_the_backlog_are_refused(void **state) {
   feed(&a, WINDOW, SYN, 7, 0);
   expect_bytes(&a, "00 01 0002 00000001 00000000");
   assert_int_equal(a.conn_count, 3);
+  weir_yamux_reset(a.conns[1].stream); /* a stream that ends makes room, too */
+  feed(&a, WINDOW, RST, 7, 0);
+  feed(&a, WINDOW, SYN, 9, 0);
+  feed(&a, WINDOW, SYN, 11, 0);
+  assert_int_equal(a.conn_count, 5);
   app_close(&a);
 }
 
@@ -1224,6 +1275,7 @@ static void close_drops_what_the_window_does_not_let_through(void **state) {
   app_open(&a, (weir_yamux_config){.client = true, .send_buffer = 10000000});
   conn *c = open_conn(&a);
   write_bytes(c, 1000000);
+  weir_yamux_ping(a.session, now_ns);
   weir_yamux_close(a.session);
   size_t count = frames(&a, h, 32);
   assert_int_equal(count, 5);
@@ -1546,6 +1598,8 @@ int main(void) {
       cmocka_unit_test(ack_is_sent_on_accept_alone_or_with_data),
       cmocka_unit_test(fin_follows_what_is_queued),
       cmocka_unit_test(fin_waits_for_the_window),
+      cmocka_unit_test(fin_leaves_right_behind_the_data),
+      cmocka_unit_test(a_window_update_does_not_take_fin_past_the_queue),
       cmocka_unit_test(reset_sends_rst_and_drops_the_queue),
       cmocka_unit_test(a_stream_reset_before_its_syn_left_is_never_mentioned),
       cmocka_unit_test(a_refused_stream_is_answered_with_rst),
@@ -1562,6 +1616,7 @@ int main(void) {
       cmocka_unit_test(megabytes_flow_through_the_window_whole),
       cmocka_unit_test(adjoining_slices_leave_as_one_run),
       cmocka_unit_test(small_frames_of_many_streams_leave_as_one_run),
+      cmocka_unit_test(runs_of_small_frames_become_longer_when_there_are_many),
       cmocka_unit_test(references_are_given_back_when_a_stream_is_reset),
       cmocka_unit_test(output_is_sent_byte_by_byte),
       cmocka_unit_test(output_shows_a_bounded_amount),
