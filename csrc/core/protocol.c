@@ -269,15 +269,28 @@ static weir_status take_pair(weir_slice value, uint64_t *first, uint64_t *second
   return WEIR_OK;
 }
 
+/* Fields that must be there use the lowest bits of `seen`, the others those from here. */
+#define OTHER 8u
+#define REQUIRED 7u
+
+/* No field but TAG may come twice: whoever checks the first must not act on the second. */
+static weir_status once(unsigned *seen, unsigned bit) {
+  if ((*seen & bit) != 0) return WEIR_E_PROTOCOL;
+  *seen |= bit;
+  return WEIR_OK;
+}
+
 static weir_status unknown_field(uint16_t tag) {
   return (tag & FIELD_OPTIONAL) != 0 ? WEIR_OK : WEIR_E_PROTOCOL;
 }
 
 static weir_status hello_field(weir_hello *hello, const field *f, unsigned *seen) {
   switch (f->tag) {
-    case FIELD_NETWORK: *seen |= 1u; return take_id(f->value, hello->network);
-    case FIELD_NODE: *seen |= 2u; return take_id(f->value, hello->node);
-    case FIELD_AGENT: return take_bytes(f->value, WEIR_MAX_NAME, &hello->agent);
+    case FIELD_NETWORK: TRY(once(seen, 1u)); return take_id(f->value, hello->network);
+    case FIELD_NODE: TRY(once(seen, 2u)); return take_id(f->value, hello->node);
+    case FIELD_AGENT:
+      TRY(once(seen, OTHER));
+      return take_bytes(f->value, WEIR_MAX_NAME, &hello->agent);
     case FIELD_TAG:
       if (hello->tag_count == WEIR_MAX_TAGS) return WEIR_E_PROTOCOL;
       return take_bytes(f->value, WEIR_MAX_NAME, &hello->tags[hello->tag_count++]);
@@ -296,22 +309,31 @@ weir_status weir_read_hello(const unsigned char *payload, size_t len, weir_hello
     TRY(hello_field(hello, &f, &seen));
   }
   if (status != WEIR_E_AGAIN) return status;
-  return seen == 3u ? WEIR_OK : WEIR_E_PROTOCOL;
+  return (seen & 3u) == 3u ? WEIR_OK : WEIR_E_PROTOCOL;
 }
 
 static weir_status subscribe_field(weir_subscribe *out, const field *f, unsigned *seen) {
   switch (f->tag) {
-    case FIELD_NETWORK: *seen |= 1u; return take_id(f->value, out->network);
-    case FIELD_STREAM: *seen |= 2u; return take_id(f->value, out->stream);
-    case FIELD_CODEC: return take_bytes(f->value, WEIR_MAX_NAME, &out->codec);
-    case FIELD_SCHEMA: return take_bytes(f->value, WEIR_MAX_NAME, &out->schema);
-    case FIELD_CRITERIA: return take_bytes(f->value, WEIR_MAX_CRITERIA, &out->criteria);
-    case FIELD_TOKEN: return take_bytes(f->value, WEIR_MAX_TOKEN, &out->token);
+    case FIELD_NETWORK: TRY(once(seen, 1u)); return take_id(f->value, out->network);
+    case FIELD_STREAM: TRY(once(seen, 2u)); return take_id(f->value, out->stream);
+    case FIELD_CODEC:
+      TRY(once(seen, OTHER));
+      return take_bytes(f->value, WEIR_MAX_NAME, &out->codec);
+    case FIELD_SCHEMA:
+      TRY(once(seen, OTHER << 1));
+      return take_bytes(f->value, WEIR_MAX_NAME, &out->schema);
+    case FIELD_CRITERIA:
+      TRY(once(seen, OTHER << 2));
+      return take_bytes(f->value, WEIR_MAX_CRITERIA, &out->criteria);
+    case FIELD_TOKEN:
+      TRY(once(seen, OTHER << 3));
+      return take_bytes(f->value, WEIR_MAX_TOKEN, &out->token);
     case FIELD_POSITION:
+      TRY(once(seen, OTHER << 4));
       out->has_resume = true;
       return take_pair(f->value, &out->resume_epoch, &out->resume_sequence);
     case FIELD_CREDIT:
-      *seen |= 4u;
+      TRY(once(seen, 4u));
       return take_pair(f->value, &out->credit_bytes, &out->credit_items);
     default: return unknown_field(f->tag);
   }
@@ -329,16 +351,22 @@ weir_status weir_read_subscribe(const unsigned char *payload, size_t len, weir_s
     TRY(subscribe_field(out, &f, &seen));
   }
   if (status != WEIR_E_AGAIN) return status;
-  return seen == 7u ? WEIR_OK : WEIR_E_PROTOCOL;
+  return (seen & REQUIRED) == REQUIRED ? WEIR_OK : WEIR_E_PROTOCOL;
 }
 
 static weir_status start_field(weir_start *start, const field *f, unsigned *seen) {
   switch (f->tag) {
-    case FIELD_NETWORK: *seen |= 1u; return take_id(f->value, start->network);
-    case FIELD_STREAM: *seen |= 2u; return take_id(f->value, start->stream);
-    case FIELD_CODEC: return take_bytes(f->value, WEIR_MAX_NAME, &start->codec);
-    case FIELD_SCHEMA: return take_bytes(f->value, WEIR_MAX_NAME, &start->schema);
-    case FIELD_POSITION: *seen |= 4u; return take_pair(f->value, &start->epoch, &start->sequence);
+    case FIELD_NETWORK: TRY(once(seen, 1u)); return take_id(f->value, start->network);
+    case FIELD_STREAM: TRY(once(seen, 2u)); return take_id(f->value, start->stream);
+    case FIELD_CODEC:
+      TRY(once(seen, OTHER));
+      return take_bytes(f->value, WEIR_MAX_NAME, &start->codec);
+    case FIELD_SCHEMA:
+      TRY(once(seen, OTHER << 1));
+      return take_bytes(f->value, WEIR_MAX_NAME, &start->schema);
+    case FIELD_POSITION:
+      TRY(once(seen, 4u));
+      return take_pair(f->value, &start->epoch, &start->sequence);
     default: return unknown_field(f->tag);
   }
 }
@@ -355,7 +383,7 @@ weir_status weir_read_start(const unsigned char *payload, size_t len, weir_start
     TRY(start_field(start, &f, &seen));
   }
   if (status != WEIR_E_AGAIN) return status;
-  return seen == 7u ? WEIR_OK : WEIR_E_PROTOCOL;
+  return (seen & REQUIRED) == REQUIRED ? WEIR_OK : WEIR_E_PROTOCOL;
 }
 
 weir_status weir_read_data(const unsigned char *payload, size_t len, weir_data *data) {
