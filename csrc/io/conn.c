@@ -358,13 +358,13 @@ static void half_close(weir_conn *conn) {
 
 weir_conn *weir_conn_of_dirty(weir_link *link) { return weir_list_of(link, weir_conn, dirty); }
 
-void weir_conn_flush(weir_conn *conn, uint64_t now) {
+static bool is_open(const weir_conn *conn) {
+  return conn->state == OPEN || conn->state == DRAINING;
+}
+
+/* Writes what an open connection has. */
+static void flush_open(weir_conn *conn, uint64_t now) {
   bool memory = conn->kind == WEIR_CONN_MEMORY;
-  if (memory && conn->state == CLOSING) {
-    finish(conn);
-    return;
-  }
-  if (conn->state != OPEN && conn->state != DRAINING) return;
   weir_endpoint *endpoint = endpoint_of(conn);
   if (endpoint == NULL) {
     shut(conn, WEIR_E_CLOSED, 0);
@@ -380,12 +380,21 @@ void weir_conn_flush(weir_conn *conn, uint64_t now) {
   if (endpoint == NULL) return;
   if (conn->state == OPEN && endpoint->finished(endpoint)) drain(conn, WEIR_OK, now);
   if (conn->state == DRAINING && done) half_close(conn);
-  if (conn->state == OPEN || conn->state == DRAINING) arm(conn, endpoint);
+  if (is_open(conn)) arm(conn, endpoint);
+}
+
+void weir_conn_flush(weir_conn *conn, uint64_t now) {
+  if (is_open(conn)) {
+    flush_open(conn, now);
+  } else if (conn->kind == WEIR_CONN_MEMORY && conn->state == CLOSING) {
+    finish(conn);
+  }
 }
 
 void weir_conn_end(weir_link *link, uint64_t now) {
   weir_conn *conn = weir_list_of(link, weir_conn, ending);
-  weir_conn_flush(conn, now);
+  if (!is_open(conn)) return;
+  flush_open(conn, now);
   shut(conn, conn->status, 0);
 }
 

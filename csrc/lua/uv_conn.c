@@ -9,36 +9,30 @@
  *
  * An endpoint is a userdata whose block begins with a `weir_endpoint *` and whose metatable has
  * `__weir_endpoint = true`; NULL there means that it is gone. While it is attached, the registry
- * keeps connection and endpoint alive through an `attachment`, which is younger than the endpoint:
- * when the state closes, it is finalized first and cuts the connection from the endpoint.
+ * keeps connection and endpoint alive. When the state closes, either may be finalized first: the
+ * endpoint leaves NULL behind, the connection lets go of the endpoint without a word.
  */
 #include "core/status.h"
 #include "lua/uv.h"
 
 #define CONN "weir.uv.conn"
-#define ATTACHMENT "weir.uv.attachment"
 
 typedef struct lua_conn {
   weir_lua_loop *box;
   weir_conn *conn;
   int callback; /* opened, later closed */
-  int endpoint, self, attachment;
+  int endpoint, self;
 } lua_conn;
 
 static void forget(lua_State *L, lua_conn *lc) {
   weir_lua_unref(L, &lc->callback);
   weir_lua_unref(L, &lc->endpoint);
-  weir_lua_unref(L, &lc->attachment);
   weir_lua_unref(L, &lc->self);
 }
 
 static lua_conn *new_conn(lua_State *L, weir_lua_loop *box) {
   lua_conn *lc = lua_newuserdata(L, sizeof *lc);
-  *lc = (lua_conn){.box = box,
-                   .callback = LUA_NOREF,
-                   .endpoint = LUA_NOREF,
-                   .self = LUA_NOREF,
-                   .attachment = LUA_NOREF};
+  *lc = (lua_conn){.box = box, .callback = LUA_NOREF, .endpoint = LUA_NOREF, .self = LUA_NOREF};
   luaL_setmetatable(L, CONN);
   return lc;
 }
@@ -62,15 +56,12 @@ static lua_conn *check_conn(lua_State *L) {
 
 static int gc_conn(lua_State *L) {
   lua_conn *lc = luaL_checkudata(L, 1, CONN);
-  if (lc->conn != NULL && lc->box->open) weir_conn_free(lc->conn);
+  if (lc->conn != NULL && lc->box->open) {
+    weir_conn_detach(lc->conn); /* attached, it is finalized only when the state closes */
+    weir_conn_free(lc->conn);
+  }
   lc->conn = NULL;
   forget(L, lc);
-  return 0;
-}
-
-static int gc_attachment(lua_State *L) {
-  lua_conn **at = luaL_checkudata(L, 1, ATTACHMENT);
-  if (*at != NULL && (*at)->conn != NULL && (*at)->box->open) weir_conn_detach((*at)->conn);
   return 0;
 }
 
@@ -145,12 +136,15 @@ static void on_closed(weir_conn *conn, weir_status status, int error, void *user
 
 static weir_endpoint **check_endpoint(lua_State *L, int index) {
   weir_endpoint **slot = lua_touserdata(L, index);
+  const char *wrong = NULL;
   if (slot == NULL || !luaL_getmetafield(L, index, "__weir_endpoint")) {
-    luaL_argerror(L, index, "an endpoint is expected");
+    wrong = "an endpoint is expected";
+  } else if (*slot == NULL) {
+    wrong = "the endpoint is closed";
+  } else if ((*slot)->driver != NULL) {
+    wrong = "the endpoint has a connection";
   }
-  lua_pop(L, 1);
-  luaL_argcheck(L, *slot != NULL, index, "the endpoint is closed");
-  luaL_argcheck(L, (*slot)->driver == NULL, index, "the endpoint has a connection");
+  if (wrong != NULL) luaL_argerror(L, index, wrong);
   return slot;
 }
 
@@ -161,10 +155,6 @@ static int conn_attach(lua_State *L) {
   luaL_argcheck(L, linger >= 0 && linger <= 3600, 3, "0 to 3600 seconds");
   luaL_checktype(L, 4, LUA_TFUNCTION);
   if (!weir_conn_ready(lc->conn)) return luaL_error(L, "the connection is not ready");
-  lua_conn **at = lua_newuserdata(L, sizeof *at);
-  *at = NULL;
-  luaL_setmetatable(L, ATTACHMENT);
-  lc->attachment = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_pushvalue(L, 1);
   lc->self = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_pushvalue(L, 2);
@@ -176,7 +166,6 @@ static int conn_attach(lua_State *L) {
     forget(L, lc);
     return weir_lua_fail(L, error);
   }
-  *at = lc;
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -209,10 +198,4 @@ static const luaL_Reg methods[] = {
     {"peer", conn_peer},     {NULL, NULL},
 };
 static const luaL_Reg metamethods[] = {{"__gc", gc_conn}, {NULL, NULL}};
-static const luaL_Reg no_methods[] = {{NULL, NULL}};
-static const luaL_Reg attachment_metamethods[] = {{"__gc", gc_attachment}, {NULL, NULL}};
-
-void weir_lua_open_conn(lua_State *L) {
-  weir_lua_type(L, CONN, methods, metamethods);
-  weir_lua_type(L, ATTACHMENT, no_methods, attachment_metamethods);
-}
+void weir_lua_open_conn(lua_State *L) { weir_lua_type(L, CONN, methods, metamethods); }

@@ -227,6 +227,22 @@ for _, kind in ipairs({ "tcp", "unix" }) do
       assert.is_true(turns <= 6)
     end)
 
+    it("sends at once what is queued just before the loop blocks", function()
+      local listener = serve(address, { echo = true })
+      local client = dial(listener)
+      eventually(function()
+        return client.conn:stats().sent > 0
+      end)
+      local prepare = luv.new_prepare() -- called after weir's own
+      prepare:start(function()
+        prepare:stop()
+        client:send("x")
+      end)
+      tasks.sleep(0.3)
+      support.close(prepare)
+      assert.equal(1, client.received)
+    end)
+
     it("can be had a hundred at a time", function()
       local listener = serve(address, { echo = true })
       local clients = {}
@@ -365,6 +381,23 @@ describe("tcp", function()
     assert.is_nil(client.err)
     assert.is_true(runtime.now() - start >= 0.04)
     assert.is_true(runtime.now() - start < 2)
+  end)
+
+  it("still answers a peer that will send no more", function()
+    local listener = serve("tcp://127.0.0.1:0")
+    local socket, got = luv.new_tcp(), nil
+    opened[#opened + 1] = socket
+    socket:connect("127.0.0.1", tonumber(listener.url:match("%d+$")), function()
+      socket:write("\0\2\0\1\0\0\0\0\0\0\0\7") -- a yamux ping
+      socket:shutdown()
+      socket:read_start(function(_, data)
+        got = data or got or "nothing"
+      end)
+    end)
+    eventually(function()
+      return got
+    end)
+    assert.equal("\0\2\0\2\0\0\0\0\0\0\0\7", got:sub(1, 12))
   end)
 
   it("is told that the peer broke off", function()
@@ -534,6 +567,21 @@ describe("a pair", function()
     end)
     assert.equal("closed", b.err.code)
     assert.is_nil(a.err)
+  end)
+
+  it("may be closed on both sides at once", function()
+    local a, b = pair()
+    runtime.pause()
+    a.conn:close()
+    b.conn:close()
+    a.conn, b.conn = nil, nil
+    collectgarbage()
+    eventually(function()
+      collectgarbage()
+      return a.closed and b.closed
+    end)
+    assert.equal("closed", a.err.code)
+    assert.equal("closed", b.err.code)
   end)
 
   it("does not keep a program running", function()
