@@ -74,6 +74,16 @@ local function show(record)
   end
 end
 
+-- Is busy with a record for --delay; timers count milliseconds, so shorter times add up first.
+local busy_until = 0
+local function work()
+  local now = weir.now()
+  busy_until = math.max(busy_until, now) + options.delay
+  if busy_until - now >= 0.002 then
+    weir.sleep(busy_until - now)
+  end
+end
+
 -- Why there will be no more, or nil. `nil, text` is what is wrong.
 local function ending(consumer)
   local reason
@@ -103,9 +113,7 @@ local function take(net, consumer)
     elseif record then
       note(record.id)
       show(record)
-      if options.delay > 0 then
-        weir.sleep(options.delay)
-      end
+      work()
     elseif meta.code == "decode" then
       seen.undecodable = seen.undecodable + 1
       console.warn(("%s: %s"):format(options.name, meta))

@@ -228,7 +228,7 @@ end
 
 local function introduce(plan_, tcp, unix, join_after)
   local policy = options.lag == "block" and "the producer waits for the slowest consumer"
-    or "a consumer that does not keep up is disconnected"
+    or "a consumer that the others would have to wait for is disconnected"
   console.line(("  producer  %.0f records a second on %s and %s"):format(plan_.rate, tcp, unix))
   console.line(("            policy %q: %s"):format(options.lag, policy))
   console.line("  fast      takes what comes (tcp)")

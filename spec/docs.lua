@@ -1,0 +1,216 @@
+--- The fenced blocks of Markdown files, and how to check each.
+--
+-- What a fence says is what happens to its block:
+--
+-- - `lua`: a program of its own; it must end with status 0. If the next block is `text`, and the last
+--   line before that ends in "prints:", that is what it writes; `...` stands for anything in a line.
+-- - `lua-prompt`: typed into `lua5.4 -i`: lines that begin with `> ` go in, the others come out.
+-- - `sh`: lines that are run, or that another spec is known to run.
+-- - `vector NAME`: bytes that the C tests read from the page; they must name it.
+-- - `text`: for readers.
+--
+-- Any other fence is an error, so that nothing goes unchecked because of a typing error.
+local luv = require("luv")
+local programs = require("spec.programs")
+
+local M = {}
+
+local SECONDS = 60 -- that a block may take
+
+local function lines_of(text)
+  return text:gmatch("([^\n]*)\n?")
+end
+
+--- The blocks of a Markdown text.
+-- @treturn table list of { language =, text =, line =, before =, after = }: `before` is the last line
+--   with something on it before the fence, `after` the language of the block before; or nil and what
+--   is wrong
+function M.blocks(text)
+  local blocks, block, indent, fence = {}, nil, nil, nil
+  local number, before = 0, ""
+  for line in lines_of(text) do
+    number = number + 1
+    local space, ticks, info = line:match("^( *)(```+)%s*(.-)%s*$")
+    if block and ticks and #ticks >= #fence and info == "" then
+      block.text = table.concat(block, "\n") .. (#block > 0 and "\n" or "")
+      blocks[#blocks + 1], block = block, nil
+    elseif block then
+      block[#block + 1] = line:gsub("^" .. indent, "")
+    elseif ticks then
+      local previous = blocks[#blocks]
+      block, indent, fence = { language = info, line = number, before = before }, space, ticks
+      block.after = previous and previous.language
+    elseif line:find("%S") then
+      before = line
+    end
+  end
+  if block then
+    return nil, ("the block of line %d has no end"):format(block.line)
+  end
+  return blocks
+end
+
+-- Whether a text is what was expected, in which "..." stands for anything in a line.
+local function alike(expected, got)
+  local pattern = expected:gsub("%p", "%%%0"):gsub("%%%.%%%.%%%.", "[^\n]*")
+  return got:find("^" .. pattern .. "$") ~= nil
+end
+
+local function read(path)
+  local file = io.open(path, "rb")
+  local text = file and file:read("a") or ""
+  if file then
+    file:close()
+  end
+  return text
+end
+
+local function write(text)
+  local path = os.tmpname()
+  local file = assert(io.open(path, "wb"))
+  file:write(text)
+  file:close()
+  return path
+end
+
+local function run_words(words)
+  local ok, status, out, err = pcall(programs.run, words, SECONDS)
+  if not ok then
+    return nil, status
+  end
+  return status, out, err
+end
+
+local function check_output(expected, got)
+  if alike(expected, got) then
+    return true
+  end
+  return nil, ("it prints:\n%s\nand not:\n%s"):format(got, expected)
+end
+
+local function run_lua(block, expected)
+  local path = write(block.text)
+  local status, out, err = run_words({ "lua5.4", path })
+  os.remove(path)
+  if not status then
+    return nil, out
+  elseif status ~= 0 or err ~= "" then
+    return nil, ("it ends with status %d and says:\n%s%s"):format(status, out, err)
+  elseif expected then
+    return check_output(expected.text, out)
+  end
+  return true
+end
+
+local function without_prompts(text)
+  local count
+  repeat
+    text, count = ("\n" .. text):gsub("\n> ?", "\n")
+    text = text:sub(2)
+  until count == 0
+  return text:match("^(.-)\n*$")
+end
+
+local function run_prompt(block)
+  local typed, answers = {}, {}
+  for line in lines_of(block.text) do
+    local input = line:match("^> ?(.*)$")
+    table.insert(input and typed or answers, input or line)
+  end
+  local path = write(table.concat(typed, "\n") .. "\n")
+  local status, out, err = run_words({ "sh", "-c", "exec lua5.4 -i <" .. path })
+  os.remove(path)
+  if not status then
+    return nil, out
+  elseif err ~= "" then
+    return nil, err
+  end
+  -- Some builds of Lua (with readline) write what is typed, others do not. The banner is no answer.
+  local got = without_prompts(out:gsub("^[^\n]*\n", ""))
+  if alike(without_prompts(block.text), got) then
+    return true
+  end
+  return check_output(without_prompts(table.concat(answers, "\n")), got)
+end
+
+local function run_sh(block, elsewhere, ours)
+  for line in lines_of(block.text) do
+    line = line:gsub("%s+#.*$", "")
+    if line ~= "" and ours[line] then
+      local status, out, err = run_words({ "sh", "-c", line })
+      if status ~= 0 then
+        return nil, ("'%s' ends with status %s:\n%s%s"):format(line, status, out, err or "")
+      end
+    elseif line ~= "" and not elsewhere[line] then
+      return nil, ("'%s' is not among the commands that docs_spec runs or knows to be run elsewhere"):format(line)
+    end
+  end
+  return true
+end
+
+local VECTORS = "spec/core/protocol_test.c"
+
+local function check_vector(name)
+  if read(VECTORS):find(('"%s"'):format(name), 1, true) then
+    return true
+  end
+  return nil, ("%s does not read the vector '%s'"):format(VECTORS, name)
+end
+
+--- Checks a block.
+-- @tparam table block
+-- @tparam ?table following the next block of the file
+-- @tparam table commands `ours`: a set of shell commands that may be run here; `elsewhere`: that
+--   other specs run
+-- @treturn boolean true; or nil and what is wrong
+function M.check(block, following, commands)
+  if block.language == "lua" then
+    local expected = following and following.language == "text" and following.before:find("prints:$") and following
+    return run_lua(block, expected)
+  elseif block.language == "lua-prompt" then
+    return run_prompt(block)
+  elseif block.language == "sh" then
+    return run_sh(block, commands.elsewhere, commands.ours)
+  elseif block.language:find("^vector ") then
+    return check_vector(block.language:sub(8))
+  elseif block.language == "text" then
+    if block.before:find("prints:$") and block.after ~= "lua" then
+      return nil, "there is no program before it that prints this"
+    end
+    return true
+  end
+  return nil, ("nobody checks blocks of '%s': use lua, lua-prompt, sh, vector or text"):format(block.language)
+end
+
+-- The anchors that headings make.
+local function anchors(text)
+  local found = {}
+  for heading in ("\n" .. text):gmatch("\n#+ ([^\n]+)") do
+    found[heading:lower():gsub("[^%w%- ]", ""):gsub(" ", "-")] = true
+  end
+  return found
+end
+
+--- The links of a Markdown text that lead nowhere: to no file, or to no heading of one.
+-- @tparam string text
+-- @tparam string folder of the file that holds it
+-- @treturn table list
+function M.broken_links(text, folder)
+  local broken = {}
+  -- Code holds no links.
+  local prose = text:gsub("```.-```", ""):gsub("`[^`\n]*`", "")
+  for target in prose:gmatch("%]%(([^)%s]+)%)") do
+    local path, anchor = target:match("^([^#]*)#?(.*)$")
+    local file = folder .. "/" .. path
+    if target:find("^%a+:") then -- luacheck: ignore 542
+      -- elsewhere on the network
+    elseif path ~= "" and not luv.fs_stat(file) then
+      broken[#broken + 1] = target
+    elseif anchor ~= "" and not anchors(path == "" and text or read(file))[anchor] then
+      broken[#broken + 1] = target
+    end
+  end
+  return broken
+end
+
+return M

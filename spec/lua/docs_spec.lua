@@ -1,0 +1,167 @@
+local core = require("weir.core")
+local docs = require("spec.docs")
+local shell = require("spec.house.shell")
+
+-- Run here.
+local ours = {
+  ["lua5.4 examples/quickstart.lua"] = true,
+}
+-- Run by other specs (spec/house: the set-up, installing, the rockspec; examples_spec), or what runs
+-- this one.
+local elsewhere = {
+  ["sudo apt-get install make git"] = true,
+  ["git clone https://github.com/weir-lua/weir.git"] = true,
+  ["cd weir"] = true,
+  [". build/release/env"] = true,
+  ["make"] = true,
+  ["make demo"] = true,
+  ["make test"] = true,
+  ["make bench"] = true,
+  ["make bench NAME=latency"] = true,
+  ["sudo make install"] = true,
+  ["luarocks --lua-version 5.4 make rockspec/weir-scm-1.rockspec"] = true,
+  ["lua5.4 examples/tail/producer.lua"] = true,
+  ["lua5.4 examples/tail/consumer.lua"] = true,
+  ["lua5.4 examples/tail/consumer.lua --name slow --delay 0.01 --buffer 64"] = true,
+}
+
+local function files()
+  local list = { "README.md" }
+  for path in shell.check("find docs -maxdepth 1 -name '*.md' | sort"):gmatch("[^\n]+") do
+    list[#list + 1] = path
+  end
+  return list
+end
+
+local function text_of(path)
+  return assert(shell.read(path), path)
+end
+
+for _, path in ipairs(files()) do
+  describe(path, function()
+    local blocks, why = docs.blocks(text_of(path))
+
+    it("has fences that are closed", function()
+      assert.is_nil(why)
+    end)
+
+    for i, block in ipairs(blocks or {}) do
+      it(("keeps its word in the block of line %d (%s)"):format(block.line, block.language), function()
+        local ok, problem = docs.check(block, blocks[i + 1], { ours = ours, elsewhere = elsewhere })
+        assert(ok, problem)
+      end)
+    end
+
+    it("links to what is there", function()
+      assert.same({}, docs.broken_links(text_of(path), path:match("^(.*)/") or "."))
+    end)
+  end)
+end
+
+describe("README.md", function()
+  it("shows examples/quickstart.lua as it is", function()
+    local program = shell.read("examples/quickstart.lua")
+    for _, block in ipairs(docs.blocks(text_of("README.md"))) do
+      if block.text == program then
+        return
+      end
+    end
+    error("no block of README.md equals examples/quickstart.lua")
+  end)
+end)
+
+describe("docs/streams.md", function()
+  it("lists the close codes by their names", function()
+    local found = 0
+    for status, code in text_of("docs/streams.md"):gmatch("\n| (%d+) | `([%l_]+)` |") do
+      assert.equal(core.close_name(tonumber(status)), code)
+      found = found + 1
+    end
+    assert.equal(13, found) -- all but 200, which nobody sends
+  end)
+end)
+
+describe("the list of commands that are run elsewhere", function()
+  it("has none that no page shows", function()
+    local shown = {}
+    for _, path in ipairs(files()) do
+      for _, block in ipairs(docs.blocks(text_of(path)) or {}) do
+        for line in block.text:gmatch("[^\n]+") do
+          shown[line] = block.language == "sh" or shown[line]
+        end
+      end
+    end
+    for _, list in ipairs({ ours, elsewhere }) do
+      for line in pairs(list) do
+        assert.is_true(shown[line], line)
+      end
+    end
+  end)
+end)
+
+describe("a documentation block", function()
+  local commands = { ours = { ["true"] = true, ["false"] = true }, elsewhere = { ["make test"] = true } }
+
+  local function check(text)
+    local blocks = assert(docs.blocks(text))
+    return docs.check(blocks[1], blocks[2], commands)
+  end
+
+  it("fails when its program fails", function()
+    assert.is_true(check("```lua\nlocal a = 1\n```\n"))
+    assert.is_nil(check("```lua\nerror('no')\n```\n"))
+    assert.is_nil(check("```lua\nthis is no Lua\n```\n"))
+    assert.is_nil(check("```lua\nio.stderr:write('oops')\n```\n"))
+    assert.is_nil(check("  ```lua\n  error('indented')\n  ```\n"))
+  end)
+
+  it("fails when its program prints something else", function()
+    local text = "```lua\nprint('a', 1 + 1)\nprint('b.')\n```\nIt prints:\n```text\n%s\n```\n"
+    assert.is_true(check(text:format("a\t2\nb.")))
+    assert.is_true(check(text:format("a...\n...")))
+    assert.is_nil(check(text:format("a\t3\nb.")))
+    assert.is_nil(check(text:format("a\t2\nbx")))
+    assert.is_nil(check(text:format("a\t2")))
+    assert.is_nil(check(text:format("...")))
+    assert.is_nil(check("It prints:\n```text\nfrom nowhere\n```\n"))
+  end)
+
+  it("fails when the prompt answers something else", function()
+    assert.is_true(check("```lua-prompt\n> x = 1\n> x + 1\n2\n> print('a') print('b')\na\nb\n> x\n1\n```\n"))
+    assert.is_nil(check("```lua-prompt\n> x = 1\n> x + 1\n3\n```\n"))
+    assert.is_nil(check("```lua-prompt\n> error('no')\n```\n"))
+  end)
+
+  it("fails when a command fails, or is unknown", function()
+    assert.is_true(check("```sh\ntrue   # a comment\n\nmake test\n```\n"))
+    assert.is_nil(check("```sh\ntrue\nfalse\n```\n"))
+    assert.is_nil(check("```sh\nrm -rf /\n```\n"))
+  end)
+
+  it("fails in a language that nobody checks", function()
+    assert.is_nil(check("```Lua\nprint(1)\n```\n"))
+    assert.is_nil(check("```\nprint(1)\n```\n"))
+    assert.is_nil(check("```vector nobody\n00\n```\n"))
+    assert.is_true(check("```vector hello\n00\n```\n"))
+    assert.is_true(check("```text\nanything\n```\n"))
+  end)
+
+  it("has an end", function()
+    assert.is_nil(docs.blocks("```lua\nprint(1)\n"))
+  end)
+
+  it("may show a fence inside a longer one", function()
+    local blocks = docs.blocks("````text\n```lua\n```\n````\n```sh\ntrue\n```\n")
+    assert.equal("```lua\n```\n", blocks[1].text)
+    assert.equal("true\n", blocks[2].text)
+  end)
+end)
+
+describe("a link", function()
+  it("leads to a file or heading that is there", function()
+    local text = "# One two\n[a](b.md) [c](docs/d.md) [e](https://example.org) [f](#one-two) [g](#none) `[h](i)`\n"
+    assert.same({ "b.md", "docs/d.md", "#none" }, docs.broken_links(text, "."))
+    assert.same({}, docs.broken_links("[a](spec/docs.lua) [b](docs) [c](docs/tasks.md#groups)", "."))
+    assert.same({ "docs/tasks.md#cakes" }, docs.broken_links("[a](docs/tasks.md#cakes)", "."))
+  end)
+end)
