@@ -658,10 +658,20 @@ local function count_connected(self)
   return count(self.by_node), err
 end
 
+-- Whether nobody can come any more: no listener, and every peer was given up.
+local function is_hopeless(self)
+  for _, dialer in ipairs(self.dialers) do
+    if dialer.state ~= "given up" then
+      return false
+    end
+  end
+  return #self.listeners == 0
+end
+
 --- Waits until nodes are connected.
 -- @tparam[opt=1] number wanted how many
 -- @tparam[opt] number timeout seconds
--- @treturn boolean true; or nil and an error: why a peer cannot be reached, or "timeout"
+-- @treturn boolean true; or nil and an error: why a peer cannot be reached, "timeout", "no_peers"
 function Network:wait_connected(wanted, timeout)
   local deadline = runtime.deadline(timeout, 2)
   while true do
@@ -670,6 +680,9 @@ function Network:wait_connected(wanted, timeout)
       return true
     elseif self.closed then
       return nil, errors.new("closed", "the node was closed")
+    elseif is_hopeless(self) then
+      local text = "nobody can connect: the node does not listen and there is no peer that it still tries to reach"
+      return nil, reason or errors.new("no_peers", text)
     end
     local waiter = runtime.own_waiter()
     self.changed:add(waiter)

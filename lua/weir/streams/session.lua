@@ -232,7 +232,7 @@ end
 
 --- Round-trip time in seconds, or nil.
 function Session:rtt()
-  return self.core and self.core:rtt()
+  return not self.ended and self.core:rtt() or nil
 end
 
 function Session:__tostring()

@@ -64,6 +64,19 @@ function support.stream(kind, producer_opts, consumer_opts)
   return producer, consumer, a, b
 end
 
+-- Closes a handle of luv; waits for that, because luv does not like to be left before.
+local function close_handle(handle)
+  local closed = handle:is_closing()
+  if not closed then
+    handle:close(function()
+      closed = true
+    end)
+  end
+  support.eventually(function()
+    return closed
+  end)
+end
+
 --- Closes what the test opened.
 function support.cleanup()
   local list = opened
@@ -209,9 +222,7 @@ function Child:close()
     self:kill()
     self:wait()
   end
-  if not self.stdin:is_closing() then
-    self.stdin:close()
-  end
+  close_handle(self.stdin)
 end
 
 -- --- raw TCP peers ------------------------------------------------------------------------------
@@ -265,9 +276,7 @@ function Raw:wait_end(seconds)
 end
 
 function Raw:close()
-  if not self.tcp:is_closing() then
-    self.tcp:close()
-  end
+  close_handle(self.tcp)
 end
 
 return support
