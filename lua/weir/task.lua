@@ -40,16 +40,15 @@ function Task:ended(ok, ...)
   self.co = nil
   if ok then
     self.state = self.cancelled and "cancelled" or "done"
-    self.count = select("#", ...)
-    if self.count == 1 then
+    if select("#", ...) > 1 then
+      self.results = { n = select("#", ...), ... }
+    else
       self.result = ...
-    elseif self.count > 1 then
-      self.results = { ... }
     end
   else
     local err = ...
     if self.cancelled and errors.is(err, "cancelled") then
-      self.state, self.count = "cancelled", 0
+      self.state = "cancelled"
     else
       self.state, self.error = "failed", err
     end
@@ -81,17 +80,25 @@ local function outcome(task)
   elseif task.state == "cancelled" and task.result == nil and not task.results then
     return nil, task.cancelled
   elseif task.results then
-    return unpack(task.results, 1, task.count)
-  elseif task.count == 1 then
-    return task.result
+    return unpack(task.results, 1, task.results.n)
   end
+  return task.result
 end
 
-local function new_task(fn, what)
+local function new_task(fn, what, group)
   if type(fn) ~= "function" then
     error(what .. ": a function is expected, not " .. type(fn), 3)
   end
-  return setmetatable({ state = "running", co = nil, waiter = nil, waiting = nil, fn = nil, count = nil }, Task)
+  return setmetatable({
+    state = "running",
+    group = group,
+    result = nil, -- one value, or several in `results`
+    fn = nil, -- from here on the runtime's
+    arg = nil,
+    co = nil,
+    waiter = nil,
+    waiting = nil,
+  }, Task)
 end
 
 --- Starts a task: a function that runs beside the others, from the next turn of the loop on.
@@ -240,11 +247,10 @@ Group.__index = Group
 
 --- Starts a task in the group.
 function Group:spawn(fn, ...)
-  local task = new_task(fn, "group:spawn")
+  local task = new_task(fn, "group:spawn", self)
   if self.state == "closed" then
     error("group:spawn: the group has ended", 2)
   end
-  task.group = self
   self.tasks[task] = true
   self.alive = self.alive + 1
   runtime.start(task, fn, ...)

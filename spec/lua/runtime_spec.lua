@@ -209,6 +209,30 @@ describe("the heap", function()
     assert.is_nil(h:next())
   end)
 
+  it("mixes deadlines in order with others, and forgets in both", function()
+    local h, live, seed = heap.new(), {}, 3
+    for i = 1, 6000 do
+      seed = seed * 16807 % 2147483647
+      local key = i % 3 == 0 and seed % 10000 or 10000 + i
+      local item = {}
+      h:arm(item, key)
+      if i % 5 == 0 then
+        live[#live + 1] = key
+      else
+        h:disarm(item)
+      end
+    end
+    table.sort(live)
+    for _, key in ipairs(live) do
+      assert.equal(key, h:next())
+      assert.is_nil(h:expired(key - 0.5))
+      assert.is_table(h:expired(key))
+    end
+    assert.is_nil(h:next())
+    assert.equal(0, h.count)
+    assert.equal(0, h.useless)
+  end)
+
   it("keeps what is disarmed out, and its size near what is armed", function()
     local h = heap.new()
     for i = 1, 100000 do

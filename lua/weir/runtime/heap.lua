@@ -5,6 +5,9 @@
 -- armed again for later keeps its place until that comes up: so a task that waits with a timeout
 -- again and again costs a few assignments. Entries that mean nothing any more go when they come
 -- up, and all at once when they are the most.
+--
+-- Deadlines mostly come in order, because most timeouts are alike: those that do stand in a queue
+-- (the lane), and only the others in the heap proper.
 -- @module weir.runtime.heap
 
 local heap = {}
@@ -15,7 +18,17 @@ local FEW = 1024 -- useless entries that are not worth a rebuild
 
 --- Makes an empty heap.
 function heap.new()
-  return setmetatable({ keys = {}, items = {}, count = 0, useless = 0 }, Heap)
+  return setmetatable({
+    keys = {}, -- the heap proper
+    items = {},
+    heaped = 0,
+    lane_keys = {},
+    lane_items = {},
+    lane_first = 1,
+    lane_last = 0,
+    count = 0, -- entries in both
+    useless = 0, -- those of them that mean nothing any more
+  }, Heap)
 end
 
 local function up(keys, items, at, key, item)
@@ -51,37 +64,81 @@ local function down(keys, items, count, at, key, item)
   keys[at], items[at] = key, item
 end
 
-local function pop(self)
-  local keys, items, count = self.keys, self.items, self.count
+local function pop_heap(self)
+  local keys, items, count = self.keys, self.items, self.heaped
   local key, item = keys[1], items[1]
   local last, last_item = keys[count], items[count]
   keys[count], items[count] = nil, nil
-  self.count = count - 1
+  self.heaped = count - 1
   if count > 1 then
     down(keys, items, count - 1, 1, last, last_item)
   end
   return key, item
 end
 
+local function pop_lane(self)
+  local first, keys, items = self.lane_first, self.lane_keys, self.lane_items
+  local key, item = keys[first], items[first]
+  keys[first], items[first] = nil, nil
+  if first == self.lane_last then
+    self.lane_first, self.lane_last = 1, 0
+  else
+    self.lane_first = first + 1
+  end
+  return key, item
+end
+
+-- The least key and its item; whether they are in the lane. There is one.
+local function peek(self)
+  local key, first = self.keys[1], self.lane_first
+  local other = self.lane_keys[first]
+  if other and (not key or other <= key) then
+    return other, self.lane_items[first], true
+  end
+  return key, self.items[1], false
+end
+
 local function push(self, key, item)
-  local count = self.count + 1
-  self.count = count
+  self.count = self.count + 1
   item.armed = key
-  up(self.keys, self.items, count, key, item)
+  local last = self.lane_last
+  if last == 0 or self.lane_keys[last] <= key then
+    last = last + 1
+    self.lane_last = last
+    self.lane_keys[last], self.lane_items[last] = key, item
+  else
+    local heaped = self.heaped + 1
+    self.heaped = heaped
+    up(self.keys, self.items, heaped, key, item)
+  end
+end
+
+-- Moves the entries that mean something from `keys` and `items` to the end of others.
+local function sift(keys, items, first, last, to_keys, to_items)
+  local kept = 0
+  for i = first, last do
+    local key, item = keys[i], items[i]
+    if item.armed == key then
+      if item.deadline then
+        kept = kept + 1
+        to_keys[kept], to_items[kept] = key, item
+      else
+        item.armed = nil
+      end
+    end
+  end
+  return to_keys, to_items, kept
 end
 
 local function rebuild(self)
-  local keys, items, kept = {}, {}, 0
-  for i = 1, self.count do
-    local key, item = self.keys[i], self.items[i]
-    if item.deadline and item.armed == key then
-      kept = kept + 1
-      up(keys, items, kept, key, item)
-    elseif item.armed == key then
-      item.armed = nil
-    end
+  local keys, items, heaped = sift(self.keys, self.items, 1, self.heaped, {}, {})
+  self.lane_keys, self.lane_items, self.lane_last =
+    sift(self.lane_keys, self.lane_items, self.lane_first, self.lane_last, {}, {})
+  for i = 2, heaped do
+    up(keys, items, i, keys[i], items[i])
   end
-  self.keys, self.items, self.count, self.useless = keys, items, kept, 0
+  self.keys, self.items, self.heaped, self.lane_first = keys, items, heaped, 1
+  self.count, self.useless = heaped + self.lane_last, 0
 end
 
 --- Sets the deadline of an item that has none.
@@ -107,9 +164,10 @@ function Heap:disarm(item)
   end
 end
 
--- Takes the first entry; returns its item if that is what waits for it.
-local function take(self)
-  local key, item = pop(self)
+-- Takes the first entry, which is in the lane or not; returns its item if that waits for it.
+local function take(self, in_lane)
+  local key, item = (in_lane and pop_lane or pop_heap)(self)
+  self.count = self.count - 1
   if key ~= item.armed then
     self.useless = self.useless - 1
   else
@@ -123,21 +181,23 @@ end
 
 --- The next deadline, or nil.
 function Heap:next()
-  local keys, items = self.keys, self.items
   while self.count > 0 do
-    local item = items[1]
-    if item.deadline and item.armed == keys[1] then
-      return keys[1]
+    local key, item, in_lane = peek(self)
+    if item.deadline and item.armed == key then
+      return key
     end
-    take(self)
+    take(self, in_lane)
   end
 end
 
 --- Takes an item whose deadline is at or before `now`; nil when there is none.
 function Heap:expired(now)
-  local keys = self.keys
-  while self.count > 0 and keys[1] <= now do
-    local item = take(self)
+  while self.count > 0 do
+    local key, _, in_lane = peek(self)
+    if key > now then
+      return nil
+    end
+    local item = take(self, in_lane)
     if item then
       local deadline = item.deadline
       if deadline <= now then
