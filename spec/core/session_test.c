@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "core/frame.h"
+#include "core/outlet.h"
 #include "core/time.h"
 #include "nodes.h"
 
@@ -682,6 +683,50 @@ static void a_codec_name_that_is_too_long_is_not_accepted(void **state) {
   tear_down(&w);
 }
 
+static void a_producer_that_is_closed_does_not_accept(void **state) {
+  world w;
+  set_up(&w, *state);
+  connect_nodes(&w);
+  make_producer(&w, &(weir_producer_config){.epoch = EPOCH});
+  make_consumer(&w, &(weir_consumer_config){0});
+  weir_producer_close(w.producer, WEIR_CLOSE_SHUTDOWN, "");
+  weir_subscribe subscribe = request_for(STREAM);
+  assert_ok(weir_session_subscribe(w.alice, w.consumer, &subscribe, &w.inlet));
+  talk(&w);
+  const uint64_t id = weir_session_next_request(w.bob)->id;
+  uint64_t subscriber;
+  assert_status(
+      weir_session_accept(w.bob, id, w.producer, (weir_slice){0}, (weir_slice){0}, &subscriber),
+      WEIR_E_CLOSED);
+  assert_ok(weir_session_reject(w.bob, id, WEIR_CLOSE_NOT_FOUND, "gone"));
+  talk(&w);
+  assert_int_equal(w.inlet->close_code, WEIR_CLOSE_NOT_FOUND);
+  tear_down(&w);
+}
+
+static void the_gauge_of_a_subscriber_shows_its_credit(void **state) {
+  world w;
+  set_up(&w, *state);
+  stream_nodes(&w, &(weir_producer_config){.epoch = EPOCH},
+               &(weir_consumer_config){.max_items = 10, .max_bytes = 1000});
+  send_number(&w, 1);
+  talk(&w);
+  weir_inlet *local;
+  weir_consumer *reader = weir_consumer_new(&w.memory->alloc, &w.hub, &(weir_consumer_config){0});
+  assert_ok(weir_consumer_attach(reader, w.producer, BOB, &local));
+  unsigned remote = 0;
+  for (weir_link *l = w.producer->subscribers.next; l != &w.producer->subscribers; l = l->next) {
+    weir_outlet_gauge gauge;
+    if (!weir_outlet_gauge_of(weir_list_of(l, weir_subscriber, link), &gauge)) continue;
+    remote++;
+    assert_int_equal(gauge.credit_items, 9);
+    assert_int_equal(gauge.credit_bytes, 1000 - 36);
+  }
+  assert_int_equal(remote, 1);
+  weir_consumer_free(reader);
+  tear_down(&w);
+}
+
 static void subscribing_waits_while_too_many_wait_for_an_answer(void **state) {
   world w;
   set_up(&w, *state);
@@ -826,6 +871,24 @@ static void a_flood_of_opens_is_refused_beyond_the_backlog(void **state) {
     asked++;
   assert_int_equal(asked, 256);
   assert_alive(w.bob);
+  tear_down(&w);
+}
+
+static void a_consumer_that_waits_for_an_answer_has_nothing_more_to_say(void **state) {
+  world w;
+  set_up(&w, *state);
+  raw_friend(&w);
+  const weir_subscribe subscribe = raw_request();
+  raw_stream *s = raw_subscribe(&w, &subscribe);
+  raw_write(s, "\0\0\0\7\200\0\0\0abc", 11); /* may be skipped */
+  talk(&w);
+  assert_int_equal(raw_close_code(s), 0);
+  weir_frame_buffer frame;
+  assert_ok(weir_write_subscribe(&frame, &subscribe));
+  raw_frame_out(s, &frame);
+  talk(&w);
+  assert_int_equal(raw_close_code(s), WEIR_CLOSE_PROTOCOL);
+  assert_null(weir_session_next_request(w.bob));
   tear_down(&w);
 }
 
@@ -1691,9 +1754,9 @@ static void a_life_with_failing_memory(weir_test_alloc *memory) {
     (void)weir_consumer_attach(w.consumer, w.producer, BOB, &w.inlet);
     talk(&w);
     answer_all(&w);
-    for (unsigned i = 0; i < 40; i++) {
-      (void)weir_producer_send(w.producer, payload, i % 10 == 0 ? sizeof payload : i);
-      if (i % 8 == 0) talk(&w);
+    for (unsigned i = 0; i < 80; i++) {
+      (void)weir_producer_send(w.producer, payload, i % 4 == 0 ? sizeof payload : i);
+      if (i == 10 || i == 79) talk(&w);
     }
     (void)weir_producer_sync(w.producer);
     talk(&w);
@@ -1739,6 +1802,8 @@ int main(void) {
       memory_test(a_request_is_rejected_with_a_code_and_a_reason),
       memory_test(a_request_that_is_withdrawn_cannot_be_answered),
       memory_test(a_codec_name_that_is_too_long_is_not_accepted),
+      memory_test(a_producer_that_is_closed_does_not_accept),
+      memory_test(the_gauge_of_a_subscriber_shows_its_credit),
       memory_test(subscribing_waits_while_too_many_wait_for_an_answer),
       memory_test(nobody_subscribes_before_the_greeting),
       memory_test(a_request_of_a_peer_that_has_not_greeted_is_refused),
@@ -1747,6 +1812,7 @@ int main(void) {
       memory_test(a_stream_that_does_not_say_what_it_wants_is_closed_in_time),
       memory_test(garbage_in_place_of_a_request_ends_only_its_stream),
       memory_test(a_flood_of_opens_is_refused_beyond_the_backlog),
+      memory_test(a_consumer_that_waits_for_an_answer_has_nothing_more_to_say),
       memory_test(a_frame_cut_by_the_answer_is_still_read_whole),
       memory_test(a_producer_that_sends_beyond_its_credit_is_closed),
       memory_test(a_message_longer_than_the_consumer_takes_closes_the_subscription),
