@@ -35,7 +35,8 @@ end
 local LIMIT = options.seconds + 12 -- seconds after which something must be wrong
 local LOOK = 8 * 1024 * 1024 -- bytes of the file that are looked at to plan the pace
 local FEWEST, MOST = 1400, 20000 -- records
-local MOST_BYTES = 64 * 1024 * 1024 -- of all records
+local MOST_BYTES = 16 * 1024 * 1024 -- of all records, if that makes not too few
+local TOO_FEW = 20
 local BUFFERS = { slow = 64, producer = 256 } -- records; small, so that there is something to see
 -- The slow consumer takes one record in the time in which so many are meant to be sent.
 local SLOWNESS = options.lag == "block" and 1.4 or 6
@@ -94,7 +95,7 @@ local function plan()
     found = survey(path)
   end
   local records = math.max(FEWEST, math.min(MOST, found.lines))
-  records = math.max(70, math.min(records, MOST_BYTES // (found.bytes // found.lines + 1)))
+  records = math.max(TOO_FEW, math.min(records, MOST_BYTES // (found.bytes // found.lines + 1)))
   if records > found.lines then
     said = ("%s; they are repeated to make %d records"):format(said, records)
   elseif records < found.lines or not found.whole then
@@ -345,7 +346,8 @@ local function story(consumers)
     say("The slow one got all %d, too: with the policy \"block\" the producer waited for it, and", slow.received)
     say("with it everybody. With the policy \"disconnect\" it alone would have lost records.")
   elseif cut > 0 then
-    say("The slow one could not keep up: it was cut off %d times (10413 too_slow), came back by itself,", cut)
+    local often = cut == 1 and "once" or ("%d times"):format(cut)
+    say("The slow one could not keep up: it was cut off %s (10413 too_slow), came back by itself,", often)
     say("and was told of the records that it missed: %d. Nobody else waited for it.", slow.dropped)
     if slow.last < consumers.producer.now.sent then
       say("(It was away when the stream ended: the last record that it got was %d.)", slow.last)
