@@ -309,8 +309,15 @@ function Network:session_ready(session)
   self.changed:wake_all()
 end
 
+function Network:note_refusal(err)
+  self.refused, self.last_refusal = self.refused + 1, err
+end
+
 function Network:session_ended(session)
   if not session.peer then
+    if not session.client and not self.closed then
+      self:note_refusal(session.ended)
+    end
     return
   end
   local node = session.peer.node
@@ -333,18 +340,11 @@ function Network:session_ended(session)
   self.changed:wake_all()
 end
 
-function Network:note_refusal(err)
-  self.refused, self.last_refusal = self.refused + 1, err
-end
-
 --- Nothing of a session is left: its connection is closed.
 function Network:session_gone(session)
   self.sessions[session] = nil
   if not session.client then
     self.inbound = self.inbound - 1
-    if not session.peer and not self.closed then
-      self:note_refusal(session.ended)
-    end
   end
   -- Another connection to the same node may take over.
   local others = session.peer and self.by_node[session.peer.node]

@@ -180,8 +180,9 @@ end)
 describe("the lag policy block", function()
   it("evicts nobody", function()
     for _, place in ipairs(support.places) do
+      local buffer = { messages = 4 }
       local producer, consumer =
-        support.stream(place, { lag = "block", lag_grace = 0.01, buffer = { messages = 4 } }, { buffer = { messages = 4 } })
+        support.stream(place, { lag = "block", lag_grace = 0.01, buffer = buffer }, { buffer = buffer })
       while producer:send("x", 0.05) do -- luacheck: ignore 542
       end
       assert.equal(0, producer:stats().evicted)

@@ -98,7 +98,8 @@ describe("when", function()
   end)
 
   it("costs nothing while a full buffer blocks the producer", function()
-    local producer = support.stream("tcp", { lag = "block", buffer = { messages = 10 } }, { buffer = { messages = 10 } })
+    local buffer = { messages = 10 }
+    local producer = support.stream("tcp", { lag = "block", buffer = buffer }, { buffer = buffer })
     local blocked = weir.spawn(function()
       while producer:send("x") do -- luacheck: ignore 542
       end
