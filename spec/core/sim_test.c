@@ -7,7 +7,8 @@
  *
  *   - from one subscription, sequences come in order and none twice; a payload is that of its
  * sequence
- *   - a sequence that is skipped was reported as missed, and none is skipped without reason
+ *   - a sequence that is skipped, also between two subscriptions of which the second resumed, was
+ *     reported as missed
  *   - under WEIR_LAG_BLOCK no subscription is ever closed for being slow
  *   - a subscription that was open all the time until the end delivered everything since its start
  *   - rings, inlets and memory stay within their bounds; nothing is left at the end
@@ -75,6 +76,7 @@ typedef struct sink {
   bool started, remote;
   uint64_t first, next; /* the position at its start; the sequence that must come at the earliest */
   uint64_t skipped;     /* between those that came */
+  uint64_t resume;      /* where it asked to go on; UINT64_MAX: it did not */
   uint64_t asleep_until;
   unsigned appetite; /* messages a step */
   uint64_t last;     /* of all subscriptions: nothing before it ever comes again */
@@ -227,6 +229,7 @@ static void subscribe(sim *s, sink *r) {
   weir_inlet *inlet;
   r->started = false;
   r->skipped = 0;
+  r->resume = UINT64_MAX;
   r->remote = p->node != r->node;
   if (!r->remote) {
     unsigned char id[WEIR_ID_SIZE];
@@ -242,6 +245,7 @@ static void subscribe(sim *s, sink *r) {
     weir_status status = weir_session_subscribe(session, r->consumer, &request, &inlet);
     require(status == WEIR_OK || status == WEIR_E_CLOSED || status == WEIR_E_AGAIN);
     if (status != WEIR_OK) return;
+    if (request.has_resume) r->resume = r->last;
   }
   r->inlet = inlet->id;
 }
@@ -253,6 +257,11 @@ static void note_start(sink *r, const weir_inlet *inlet) {
   require(r->first >= r->last || inlet->messages > 0);
 }
 
+/* What the subscription must have reported as missed by now. */
+static uint64_t holes(const sink *r) {
+  return r->skipped + (r->resume < r->first ? r->first - r->resume : 0);
+}
+
 static void take_one(sim *s, sink *r, const weir_item *item) {
   static unsigned char expected[16384];
   require(item->inlet->id == r->inlet);
@@ -260,7 +269,7 @@ static void take_one(sim *s, sink *r, const weir_item *item) {
   require(item->sequence >= r->next);
   require(item->sequence >= r->last);
   r->skipped += item->sequence - r->next;
-  require(r->skipped <= item->inlet->missed);
+  require(holes(r) <= item->inlet->missed);
   require(item->len == payload_of(r->source, item->sequence, expected));
   require(memcmp(item->payload, expected, item->len) == 0);
   r->next = r->last = item->sequence + 1;
@@ -360,7 +369,7 @@ static void settle(sim *s) {
       }
       const weir_inlet *inlet = r->inlet == 0 ? NULL : weir_consumer_find(r->consumer, r->inlet);
       if (inlet == NULL || inlet->state == WEIR_INLET_CLOSED) continue;
-      busy = busy || inlet->state == WEIR_INLET_OPENING ||
+      busy = busy || inlet->state == WEIR_INLET_OPENING || inlet->missed < holes(r) ||
              r->next != s->sources[r->source].producer->head;
     }
     if (!busy) return;
@@ -376,6 +385,7 @@ static void check_end(sim *s) {
     /* Everything since the start, and no hole inside; what a resume missed lies before it. */
     require(r->next == s->sources[r->source].producer->head);
     require(r->skipped == 0);
+    require(inlet->missed == holes(r));
     require(inlet->messages == r->next - r->first);
   }
   require(s->memory.peak < 4u << 20);
