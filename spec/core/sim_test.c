@@ -331,8 +331,10 @@ static void build(sim *s) {
     p->node = (int)roll(s, NODES);
     p->lag = roll(s, 2) ? WEIR_LAG_BLOCK : WEIR_LAG_DISCONNECT;
     memset(p->id, 0xa0 + i, WEIR_ID_SIZE);
-    const weir_producer_config config = {
-        .epoch = 1 + roll(s, 100), .max_items = RING, .lag = p->lag};
+    const weir_producer_config config = {.epoch = 1 + roll(s, 100),
+                                         .max_items = 1 + (uint32_t)roll(s, RING),
+                                         .max_bytes = 1 + (size_t)roll(s, 50000),
+                                         .lag = p->lag};
     p->producer = weir_producer_new(&s->memory.alloc, &s->hub, &config);
     p->producer->online = true;
   }
@@ -341,7 +343,8 @@ static void build(sim *s) {
     r->node = (int)roll(s, NODES);
     r->source = (int)roll(s, PRODUCERS);
     r->appetite = 1 + (unsigned)roll(s, 40);
-    const weir_consumer_config config = {.max_items = WINDOW, .max_bytes = 100000};
+    const weir_consumer_config config = {.max_items = 1 + (uint32_t)roll(s, WINDOW),
+                                         .max_bytes = 1 + (size_t)roll(s, 50000)};
     r->consumer = weir_consumer_new(&s->memory.alloc, &s->hub, &config);
   }
 }
