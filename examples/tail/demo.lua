@@ -361,7 +361,7 @@ end
 
 local function main()
   local plan_ = plan()
-  console.line(("%s: %s."):format(console.bold("Following a file from process to process"), plan_.said))
+  console.line(("%s: %s."):format(console.bold("Streams between processes"), plan_.said))
   local socket = os.tmpname()
   os.remove(socket)
   socket = socket .. ".sock"
