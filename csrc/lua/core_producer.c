@@ -54,7 +54,9 @@ static int new_producer(lua_State *L) {
   const uint64_t items = weir_lua_field_count(L, 1, "max_items", 0);
   config.max_items = items > INT32_MAX ? INT32_MAX : (uint32_t)items;
   lua_getfield(L, 1, "grace");
-  config.grace = (uint64_t)(luaL_optnumber(L, -1, 0) * 1e9);
+  const lua_Number grace = luaL_optnumber(L, -1, 0);
+  if (!(grace >= 0 && grace < 1e9)) luaL_error(L, "field 'grace' must be seconds, at least 0");
+  config.grace = (uint64_t)(grace * 1e9);
   lua_getfield(L, 1, "lag");
   config.lag =
       luaL_checkoption(L, -1, "disconnect", LAGS) == 0 ? WEIR_LAG_DISCONNECT : WEIR_LAG_BLOCK;

@@ -43,6 +43,11 @@ static uint64_t field_time(lua_State *L, const char *key) {
   return seconds > 1e9 ? WEIR_NEVER : (uint64_t)(seconds * 1e9);
 }
 
+static uint32_t field_limit(lua_State *L, const char *key) {
+  const uint64_t value = weir_lua_field_count(L, 1, key, 0);
+  return value > INT32_MAX ? INT32_MAX : (uint32_t)value;
+}
+
 static size_t field_tags(lua_State *L, weir_slice *tags) {
   size_t count = 0;
   lua_getfield(L, 1, "tags");
@@ -67,15 +72,14 @@ static size_t field_tags(lua_State *L, weir_slice *tags) {
 static int new_session(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   weir_slice tags[WEIR_MAX_TAGS];
-  weir_session_config config = {
-      .tags = tags,
-      .tag_count = field_tags(L, tags),
-      .agent = weir_lua_field_bytes(L, 1, "agent"),
-      .handshake_timeout = field_time(L, "handshake_timeout"),
-      .max_streams = (uint32_t)weir_lua_field_count(L, 1, "max_streams", 0),
-      .backlog = (uint32_t)weir_lua_field_count(L, 1, "backlog", 0),
-      .keepalive = field_time(L, "keepalive"),
-      .keepalive_timeout = field_time(L, "keepalive_timeout")};
+  weir_session_config config = {.tags = tags,
+                                .tag_count = field_tags(L, tags),
+                                .agent = weir_lua_field_bytes(L, 1, "agent"),
+                                .handshake_timeout = field_time(L, "handshake_timeout"),
+                                .max_streams = field_limit(L, "max_streams"),
+                                .backlog = field_limit(L, "backlog"),
+                                .keepalive = field_time(L, "keepalive"),
+                                .keepalive_timeout = field_time(L, "keepalive_timeout")};
   lua_getfield(L, 1, "client");
   config.client = lua_toboolean(L, -1);
   weir_lua_field_id(L, 1, "network", config.network);

@@ -106,8 +106,7 @@ static void act(world *w, uint8_t choice) {
 static void write_out(world *w, size_t max) {
   weir_endpoint *endpoint = weir_session_endpoint(w->session);
   weir_iov iov[8];
-  size_t count;
-  while (max > 0 && (count = endpoint->output(endpoint, iov, 8, w->hub.now)) > 0) {
+  while (max > 0 && endpoint->output(endpoint, iov, 8, w->hub.now) > 0) {
     const size_t len = iov[0].len < max ? iov[0].len : max;
     volatile unsigned char last = ((const unsigned char *)iov[0].base)[len - 1];
     (void)last;

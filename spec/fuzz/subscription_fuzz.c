@@ -77,8 +77,7 @@ typedef struct world {
 
 static void move(world *w, weir_endpoint *from, weir_endpoint *to) {
   weir_iov iov[8];
-  size_t count;
-  while ((count = from->output(from, iov, 8, w->hub.now)) > 0) {
+  while (from->output(from, iov, 8, w->hub.now) > 0) {
     w->random = w->random * 1664525 + 1013904223;
     size_t len = 1 + (w->random >> 20);
     if (len > iov[0].len) len = iov[0].len;
