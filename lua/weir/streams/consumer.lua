@@ -51,17 +51,14 @@ local FINAL = { [101] = true, [10403] = true, [10404] = true, [10415] = true }
 -- @tparam table network
 -- @tparam string name
 -- @tparam string id 32 bytes
--- @tparam ?table opts see `weir.network`
--- @tparam number level whom to blame for wrong options
-function consumer.new(network, name, id, opts, level)
+-- @tparam ?table opts see `weir.network`; wrong ones raise an error without a position
+function consumer.new(network, name, id, opts)
   local what = ("consumer of '%s'"):format(name)
-  opts = errors.options(what, opts or NO_OPTIONS, OPTIONS, level + 1)
+  opts = errors.options(what, opts or NO_OPTIONS, OPTIONS, -1)
   options.text(what, "schema", opts.schema, 64)
   options.text(what, "criteria", opts.criteria, 8192)
   options.text(what, "token", opts.token, 4096)
-  if opts.backoff then
-    core.backoff(opts.backoff) -- raises here for wrong settings
-  end
+  options.backoff(what, opts.backoff)
   local messages, bytes = options.buffer(what, opts.buffer)
   local object = core.consumer({
     max_items = messages,

@@ -207,7 +207,7 @@ function network.open(opts)
     options.seconds("weir.network", "handshake_timeout", opts.handshake_timeout)
     options.seconds("weir.network", "keepalive", opts.keepalive)
     options.count("weir.network", "max_sessions", opts.max_sessions, 1)
-    core.backoff(opts.backoff or {})
+    options.backoff("weir.network", opts.backoff)
   end)
   if not ok then
     error(why, 2)
@@ -450,7 +450,7 @@ function Network:offer_again(producer)
 end
 
 local function new_producer(self, name, id, opts, level)
-  local ok, producer = pcall(producers.new, self, name, id, opts, 0)
+  local ok, producer = pcall(producers.new, self, name, id, opts)
   if not ok then
     error(producer, level + 1)
   end
@@ -499,11 +499,11 @@ function Network:producer(name, opts)
         producer = other,
       })
   end
-  return new_producer(self, name, id, opts, 2)
+  return (new_producer(self, name, id, opts, 2)) -- no tail call: levels count frames
 end
 
 local function new_consumer(self, name, id, opts, level)
-  local ok, consumer = pcall(consumers.new, self, name, id, opts, 0)
+  local ok, consumer = pcall(consumers.new, self, name, id, opts)
   if not ok then
     error(consumer, level + 1)
   end
@@ -536,7 +536,7 @@ end
 function Network:consume(name, opts)
   local id = check_name("consume", name)
   check_open(self, "consume")
-  return new_consumer(self, name, id, opts, 2)
+  return (new_consumer(self, name, id, opts, 2))
 end
 
 --- A new consumer that has a producer: waits until a subscription is open, or says why there is none.

@@ -1,7 +1,10 @@
---- What the options of producers and consumers have in common.
+--- What the options of nodes, producers and consumers have in common.
+--
+-- What is wrong is raised without a position: whoever calls puts the caller's there.
 -- @module weir.streams.options
 
 local codec = require("weir.codec")
+local core = require("weir.core")
 local size = require("weir.size")
 
 local options = {}
@@ -59,11 +62,21 @@ end
 
 --- A codec by name or table; raises for one that is not.
 function options.codec(what, value)
-  local found, err = codec.get(value or "raw")
-  if not found then
-    fail(what, "option 'codec': " .. err.message)
+  local ok, found = pcall(codec.get, value or "raw")
+  if not ok then
+    fail(what, "option 'codec': " .. found:gsub("^[^\n]-:%d+: ", ""))
   end
   return found
+end
+
+--- Raises for wrong settings of a backoff.
+function options.backoff(what, value)
+  if value ~= nil then
+    local ok, why = pcall(core.backoff, value)
+    if not ok then
+      fail(what, "option 'backoff': " .. why)
+    end
+  end
 end
 
 --- A short text that travels in the handshake.

@@ -50,14 +50,13 @@ end
 -- @tparam table network
 -- @tparam string name
 -- @tparam string id 32 bytes
--- @tparam ?table opts see `weir.network`
--- @tparam number level whom to blame for wrong options
-function producer.new(network, name, id, opts, level)
+-- @tparam ?table opts see `weir.network`; wrong ones raise an error without a position
+function producer.new(network, name, id, opts)
   local what = ("producer of '%s'"):format(name)
-  opts = errors.options(what, opts, OPTIONS, level + 1)
+  opts = errors.options(what, opts, OPTIONS, -1)
   local lag = opts.lag or "disconnect"
   if not LAGS[lag] then
-    error(("%s: option 'lag' must be \"disconnect\" or \"block\", not %q"):format(what, lag), level + 1)
+    error(("%s: option 'lag' must be \"disconnect\" or \"block\", not %q"):format(what, lag), 0)
   end
   local messages, bytes = options.buffer(what, opts.buffer)
   local codec = options.codec(what, opts.codec)

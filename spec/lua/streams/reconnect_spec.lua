@@ -214,7 +214,8 @@ describe("reconnecting", function()
   it("starts with short pauses again after a connection, and counts from its loss", function()
     local a = support.network({ listen = support.address("tcp") })
     local url = a:addresses()[1]
-    local b = support.network({ peers = url, backoff = { initial = 0.01, factor = 2, max = 30, max_elapsed = 2, jitter = 0 } })
+    local backoff = { initial = 0.01, factor = 2, max = 30, max_elapsed = 2, jitter = 0 }
+    local b = support.network({ peers = url, backoff = backoff })
     assert(b:wait_connected(1, 5))
     for _ = 1, 3 do
       weir.sleep(0.3) -- longer than the first pauses together
