@@ -475,8 +475,9 @@ end
 --   whether it may subscribe;
 --   `max_consumers`; `online_when`: as many consumers as make it online (1);
 --   `buffer`: { messages = 4096, bytes = "4 MiB" }; `max_message` ("1 MiB");
---   `lag`: "disconnect" (a consumer that keeps the buffer full for `lag_grace` seconds, 0.1, is
---   closed with "too_slow", 10413) or "block" (`send` waits for it)
+--   `lag`: "disconnect" (a consumer that holds up the full buffer for `lag_grace` seconds, 0.1, and
+--   takes nothing or makes one wait that keeps up, is closed with "too_slow", 10413) or "block"
+--   (`send` waits for it)
 -- @treturn table producer
 function Network:produce(name, opts)
   local id = check_name("produce", name)
