@@ -44,7 +44,7 @@ local RENEWAL = 0.1 -- seconds between subscriptions to a stream that ends and i
 
 -- After these the producer is not asked again until it announces the stream anew: nothing would
 -- change by asking.
-local SHUTDOWN, NOT_FOUND, NO_CAPACITY = 204, 10404, 10509
+local SHUTDOWN, NOT_FOUND, TOO_SLOW, NO_CAPACITY = 204, 10404, 10413, 10509
 local FINAL = { [101] = true, [10403] = true, [10404] = true, [10415] = true }
 
 --- Makes a consumer; `network:consume` and `network:consumer` do.
@@ -84,6 +84,7 @@ function consumer.new(network, name, id, opts)
   }, codec.name == "raw" and RawConsumer or Consumer)
   -- decode: of the codec, unless that is "raw"
   -- rejected: the error of the last subscription that was refused
+  -- behind: whether a source waits until the application wants more
   -- conditions: see when(); readable: the list of those who wait for a message
   if codec.name ~= "raw" then
     self.decode = codec.decode
@@ -298,6 +299,9 @@ function conclude(self, source, code, reason)
   elseif again and may_renew(source) then
     source.state = "waiting"
     try(self, source)
+  elseif code == TOO_SLOW and source.producer then
+    -- What it had is gone, so that draining says nothing: the application must want more first.
+    source.state, self.behind = "behind", true
   else
     retry_later(self, source)
   end
@@ -346,6 +350,18 @@ local function retry_drained(self)
       try(self, source)
     end
   end
+end
+
+-- The application looks for messages again and finds none.
+local function catch_up(self)
+  self.behind = false
+  for _, source in pairs(self.sources) do
+    if source.state == "behind" then
+      source.state = "waiting"
+      try(self, source)
+    end
+  end
+  take_changes(self)
 end
 
 local function has(bits, bit)
@@ -408,6 +424,9 @@ local function recv_slow(self, why, timeout)
         return nil, errors.with(err, { stream = self.name })
       end
     else
+      if self.behind then
+        catch_up(self)
+      end
       local waiter = runtime.own_waiter()
       readable:add(waiter)
       local _, err = waiter:wait(deadline)
@@ -462,6 +481,9 @@ function Consumer:try_recv()
   end
   local payload, meta = self.core:try_take()
   if not payload then
+    if self.behind then
+      catch_up(self)
+    end
     return nil, errors.new("empty", ("no message of '%s' is there"):format(self.name), { stream = self.name })
   elseif self.decode then
     return decoded(self, payload, meta)

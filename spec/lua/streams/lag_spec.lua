@@ -52,6 +52,7 @@ for _, place in ipairs(support.places) do
         local value = assert(stalled:recv(1))
         assert.equal(tostring(i), value)
       end
+      fails("empty", stalled:try_recv())
       eventually(function()
         return producer:stats().consumers == 4
       end)
@@ -101,6 +102,27 @@ for _, place in ipairs(support.places) do
 end
 
 describe("an evicted consumer", function()
+  it("of the same node comes back only when its application looks for messages again", function()
+    local node = support.network()
+    local producer = node:produce("stream", { buffer = { messages = 8 }, lag_grace = 0.01 })
+    local stalled = node:consume("stream", { backoff = { initial = 0.001, max = 0.001 } })
+    local reader = read_all(node:consume("stream"))
+    for i = 0, 499 do
+      assert(producer:send(tostring(i), 5))
+    end
+    eventually(function()
+      return reader.count == 500
+    end)
+    assert.equal(1, producer:stats().evicted)
+    assert.equal("behind", stalled:producers()[1].state)
+    local received = weir.spawn(stalled.recv, stalled, 5)
+    weir.sleep(0)
+    assert.equal("open", stalled:producers()[1].state)
+    assert(producer:send("500"))
+    assert.equal("500", received:join(5))
+    assert.equal(500, stalled:stats().dropped)
+  end)
+
   it("comes back only when its application has taken what it holds", function()
     local producer, consumer, _, b = support.stream(
       "tcp",
