@@ -71,6 +71,44 @@ describe("a hot task", function()
     assert.is_true(others > 20)
   end)
 
+  it("notices a cancellation though it could always send, or receive", function()
+    local node = support.network()
+    for _, opts in ipairs({ { codec = "raw" }, { codec = "json" } }) do
+      local producer = node:produce("nobody " .. opts.codec, { codec = opts.codec, online_when = 0 })
+      local sending = weir.spawn(function()
+        while true do
+          local ok, err = producer:send("x")
+          if not ok then
+            return err
+          end
+        end
+      end)
+      weir.sleep(0.01)
+      sending:cancel()
+      assert.equal("cancelled", sending:join(2).code)
+
+      local buffer = { messages = 200000, bytes = "1 GiB" }
+      producer = node:produce("many " .. opts.codec, { codec = opts.codec, buffer = buffer })
+      local consumer = node:consume("many " .. opts.codec, opts)
+      for _ = 1, 200000 do
+        assert(producer:send("x"))
+      end
+      local count = 0
+      local receiving = weir.spawn(function()
+        while true do
+          local value, err = consumer:recv()
+          if not value then
+            return err
+          end
+          count = count + 1
+        end
+      end)
+      weir.spawn(receiving.cancel, receiving)
+      assert.equal("cancelled", receiving:join(5).code)
+      assert.is_true(count < 200000)
+    end
+  end)
+
   it("notices a cancellation though everything is always ready", function()
     local producer, consumer = support.stream("local", { buffer = { messages = 1000 } })
     local json_producer, json_consumer = support.stream("local", { codec = "json" }, { codec = "json" })

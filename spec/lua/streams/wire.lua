@@ -52,6 +52,10 @@ function wire.start(network, stream, codec, epoch, sequence)
   })
 end
 
+function wire.close(code, reason)
+  return frame(0x1f, pack(">I4", code) .. reason)
+end
+
 function wire.message(epoch, sequence, payload)
   return frame(0x12, pack(">I8I8I8", epoch, sequence, 0) .. payload)
 end
