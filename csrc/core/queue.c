@@ -27,7 +27,7 @@ void weir_queue_clear(weir_queue *queue) {
   weir_free(queue->alloc, queue->ring);
   queue->ring = NULL;
   queue->size = 0;
-  queue->head = queue->tail = 0;
+  queue->head = queue->tail = queue->drained = 0;
   queue->bytes = 0;
 }
 
@@ -46,15 +46,21 @@ weir_status weir_queue_grow(weir_queue *queue) {
   queue->size = size;
   queue->head = start;
   queue->tail = start + old;
+  queue->drained = start; /* as good as: the ring is full */
   return WEIR_OK;
 }
 
-void weir_queue_shrink(weir_queue *queue) {
+/* Few items have gone through the ring since it was last empty: it is larger than it need be. */
+static void shrink(weir_queue *queue) {
   uint32_t size = queue->size / 2;
   weir_queue_item *ring =
       weir_resize_array(queue->alloc, queue->ring, size, sizeof(weir_queue_item));
   if (ring == NULL) return;
   queue->ring = ring;
   queue->size = size;
-  queue->head = queue->tail = 0;
+}
+
+void weir_queue_drained(weir_queue *queue) {
+  if (queue->tail - queue->drained < queue->size / 4) shrink(queue);
+  queue->drained = queue->tail;
 }

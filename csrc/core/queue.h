@@ -7,7 +7,8 @@
  *
  * The queue owns the references of the slices in it; borrowed slices must outlive their stay. The
  * ring behind it grows on demand: a queue that never held anything owns no memory, and one that was
- * large gives half of its memory back each time it drains, so that bursts do not make it grow anew.
+ * large gives half of its memory back when it drains after few items have gone through it, so that
+ * bursts do not make it grow anew each time.
  */
 #ifndef WEIR_QUEUE_H
 #define WEIR_QUEUE_H
@@ -34,6 +35,7 @@ typedef struct weir_queue {
   weir_queue_item *ring;
   uint32_t size;       /* of the ring: 0 or a power of two */
   uint32_t head, tail; /* free-running; the items are ring[head .. tail) modulo size */
+  uint32_t drained;    /* what both were when it was last empty and large */
   uint32_t max_items;
   size_t bytes, max_bytes;
 } weir_queue;
@@ -56,7 +58,7 @@ static inline bool weir_queue_full(const weir_queue *queue) {
 
 /* The parts of push and pop that change the ring; not to be called directly. */
 weir_status weir_queue_grow(weir_queue *queue);
-void weir_queue_shrink(weir_queue *queue);
+void weir_queue_drained(weir_queue *queue);
 
 /* Appends an item; takes its reference on WEIR_OK only. WEIR_E_AGAIN: full. WEIR_E_NOMEM: the ring
  * could not grow, and all is as it was. */
@@ -81,7 +83,7 @@ static inline weir_status weir_queue_pop(weir_queue *queue, weir_queue_item *ite
   if (weir_queue_empty(queue)) return WEIR_E_AGAIN;
   *item = queue->ring[queue->head++ & (queue->size - 1)];
   queue->bytes -= item->slice.len;
-  if (queue->head == queue->tail && queue->size > WEIR_QUEUE_KEEP) weir_queue_shrink(queue);
+  if (queue->head == queue->tail && queue->size > WEIR_QUEUE_KEEP) weir_queue_drained(queue);
   return WEIR_OK;
 }
 

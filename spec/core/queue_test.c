@@ -141,7 +141,7 @@ static void a_queue_that_was_large_gives_its_memory_back(void **state) {
     assert_ok(push(&queue, memory, 0, i));
   for (uint64_t i = 0; i < 5000; i++)
     assert_pop(&queue, i);
-  assert_int_equal(queue.size, 4096);
+  assert_int_equal(queue.size, 8192);
   for (int i = 0; i < 20; i++) {
     assert_ok(push(&queue, memory, 0, 0));
     assert_pop(&queue, 0);
