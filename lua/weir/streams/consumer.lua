@@ -134,6 +134,8 @@ local function subscribe(self, source)
   local code, reason = producer:refuses(self.network:as_subscriber(self.opts), wishes)
   if code then
     return nil, "refused", code, reason
+  elseif self.closed then -- by the producer's `require`
+    return nil, "closed"
   end
   return self.core:attach(producer.core, self.network.node, source.epoch, source.expected)
 end
@@ -326,7 +328,7 @@ local function source_of(self, inlet)
 end
 
 local function take_changes(self)
-  local change = self.core:next_change()
+  local change = not self.closed and self.core:next_change()
   while change do
     local source = source_of(self, change.id)
     if source then
@@ -336,7 +338,7 @@ local function take_changes(self)
         ended(self, source, change)
       end
     end
-    change = self.core:next_change()
+    change = not self.closed and self.core:next_change()
   end
   self:update_online()
   self:changed()
@@ -426,6 +428,9 @@ local function recv_slow(self, why, timeout)
     else
       if self.behind then
         catch_up(self)
+      end
+      if self.closed then
+        return nil, closed_error(self)
       end
       local waiter = runtime.own_waiter()
       readable:add(waiter)

@@ -209,6 +209,8 @@ local function send_slow(self, payload, why, timeout)
       err = closed_error(self)
     end
     if err then
+      -- It may have been woken for room, and then not have used that.
+      self.room:wake_one()
       return nil, in_context(self, err, LATE[why])
     end
     local ok

@@ -81,6 +81,36 @@ describe("require of a producer", function()
     assert.equal("x", consumer:recv(5))
   end)
 
+  it("may close the consumer or the producer that it decides about", function()
+    for _, place in ipairs(support.places) do
+      for _, which in ipairs({ "consumer", "producer" }) do
+        local a, b = support.nodes(place)
+        local consumer, asked = b:consume("stream", { online_when = 1 }), 0
+        a:produce("stream", {
+          require = function()
+            asked = asked + 1
+            if which == "consumer" then
+              consumer:close()
+            else
+              a:produce("stream"):close(0)
+            end
+            return true
+          end,
+        })
+        eventually(function()
+          return asked == 1
+        end)
+        weir.sleep(0.01)
+        assert.is_false(consumer:is_online())
+        local good, other = a:produce("good"), b:consume("good")
+        assert(good:send("x", 5))
+        assert.equal("x", other:recv(5))
+        assert.same({}, require("weir.runtime").take_failures())
+        support.cleanup()
+      end
+    end
+  end)
+
   it("is not asked again before the stream is announced anew", function()
     local a, b = support.nodes("tcp")
     local asked, allowed = 0, false

@@ -203,6 +203,50 @@ describe("weir.network", function()
   end)
 end)
 
+describe("closing", function()
+  it("a consumer or a producer frees its streams on the connection", function()
+    local a, b = support.nodes("tcp")
+    local session = next(a.sessions)
+    local function streams()
+      return session.core:streams()
+    end
+    assert.equal(1, streams())
+    local producers, consumers = {}, {}
+    for i = 1, 10 do
+      producers[i] = a:produce("stream " .. i)
+      consumers[i] = assert(b:consumer("stream " .. i, nil, 5))
+    end
+    assert.equal(11, streams())
+    for i = 1, 5 do
+      consumers[i]:close()
+    end
+    eventually(function()
+      return streams() == 6
+    end)
+    for i = 1, 10 do
+      assert(producers[i]:close(5))
+    end
+    eventually(function()
+      return streams() == 1
+    end)
+    assert.is_nil(next(a.producers))
+    assert.is_nil(next(session.offered))
+    eventually(function()
+      return next(next(b.sessions).offered) == nil
+    end)
+  end)
+
+  it("a node removes the file of its unix socket", function()
+    local a = support.network({ listen = support.address("unix") })
+    local path = a:addresses()[1]:match("^unix://(.*)")
+    assert.is_truthy(require("luv").fs_stat(path))
+    a:close()
+    eventually(function()
+      return not require("luv").fs_stat(path)
+    end)
+  end)
+end)
+
 describe("a closing node", function()
   it("drains its producers first, and tells when one could not", function()
     local a, b = support.nodes("tcp")

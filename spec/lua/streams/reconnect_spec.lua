@@ -217,17 +217,21 @@ describe("reconnecting", function()
     local backoff = { initial = 0.01, factor = 2, max = 30, max_elapsed = 2, jitter = 0 }
     local b = support.network({ peers = url, backoff = backoff })
     assert(b:wait_connected(1, 5))
-    for _ = 1, 3 do
-      weir.sleep(0.3) -- longer than the first pauses together
+    local function outage(seconds)
       a:close(0)
       eventually(function()
         return b:peers()[1].state == "pausing"
       end)
-      local lost = weir.now()
+      weir.sleep(seconds)
       a = support.network({ listen = url })
+      local back = weir.now()
       assert(b:wait_connected(1, 5))
-      assert.is_true(weir.now() - lost < 0.25)
+      return weir.now() - back
     end
+    outage(0.35) -- pauses of 10, 20, 40, 80, 160, 320 ms
+    assert.is_true(outage(0) < 0.2)
+    weir.sleep(2) -- longer than max_elapsed
+    assert.is_true(outage(0) < 0.2)
   end)
 
   it("is given up after max_elapsed, and waiting for it then ends", function()
