@@ -126,9 +126,11 @@ end
 
 -- Returns an inlet id; or nil and why not, for "refused" with a close code and a text.
 local function subscribe(self, source)
-  local producer = source.producer
-  if not producer then
-    return source.session:subscribe(self, source)
+  local session, producer = source.session, source.producer
+  if session then
+    return session:subscribe(self, source)
+  elseif not producer then
+    return nil, "closed"
   end
   local wishes = { codec = self.codec.name, schema = self.opts.schema }
   local code, reason = producer:refuses(self.network:as_subscriber(self.opts), wishes)
@@ -158,7 +160,7 @@ local function try(self, source)
     self:changed()
   elseif why == "nomem" then
     retry_later(self, source)
-  elseif source.producer then
+  elseif not source.session then
     source.state = "stopped"
   elseif why ~= "closed" then
     source.session:want_room(try, self, source)
@@ -608,9 +610,12 @@ function Consumer:when()
 end
 
 --- The producers that the consumer knows of.
--- @treturn table list of { peer = id, url =, tags =, state = "open" | "opening" | "pausing" | ...,
---   messages =, bytes =, queued =, credit =, missed =, gaps =, rtt =, uptime =, closed = }; `closed`
---   is how the last subscription ended: { status =, code =, message = }
+-- @treturn table list of { peer = id, url =, tags =, state =, messages =, bytes =, queued =, credit =,
+--   missed =, gaps =, rtt =, uptime =, closed = }; `closed` is how the last subscription ended:
+--   { status =, code =, message = }; `state` is "open"; "opening": asked for; "waiting": for room on
+--   the connection; "pausing": until the next attempt; "draining": until the application has taken
+--   what the last subscription left; "behind": too slow, until the application looks for messages
+--   again; "stopped": not until the stream is offered anew; "given up"
 function Consumer:producers()
   local inlets, list = {}, {}
   if self.closed then
