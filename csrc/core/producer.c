@@ -195,7 +195,7 @@ static void mark_lagging(weir_subscriber *subscriber, uint64_t now) {
 static void judge_slow(weir_producer *p) {
   const uint64_t now = p->source.hub->now;
   const bool was_full = p->starved || now - p->last_full <= p->config.grace;
-  bool lagging = false;
+  uint64_t deadline = 0;
   p->last_full = now;
   for (weir_link *l = p->subscribers.next, *next; l != &p->subscribers; l = next) {
     weir_subscriber *subscriber = weir_list_of(l, weir_subscriber, link);
@@ -209,10 +209,12 @@ static void judge_slow(weir_producer *p) {
       if (!full(p)) break; /* the others do not hold up anything now */
       continue;
     }
-    lagging = true;
+    uint64_t due = subscriber->lagging_since + p->config.grace;
+    if (due <= now) due = now + p->config.grace; /* it has moved: look again */
+    if (deadline == 0 || due < deadline) deadline = due;
   }
-  p->lag_deadline = lagging ? now + p->config.grace : 0;
-  if (lagging) weir_hub_notify(&p->source, WEIR_PRODUCER_LAG);
+  p->lag_deadline = deadline;
+  if (deadline != 0) weir_hub_notify(&p->source, WEIR_PRODUCER_LAG);
 }
 
 void weir_producer_evict_slow(weir_producer *producer) {
@@ -222,7 +224,7 @@ void weir_producer_evict_slow(weir_producer *producer) {
 
 static weir_status refuse_full(weir_producer *p) {
   if (p->config.lag == WEIR_LAG_DISCONNECT &&
-      (p->lag_deadline == 0 || p->source.hub->now >= p->lag_deadline)) {
+      (!p->starved || p->lag_deadline == 0 || p->source.hub->now >= p->lag_deadline)) {
     judge_slow(p);
     if (!full(p)) return WEIR_OK;
   }

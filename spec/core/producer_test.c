@@ -459,6 +459,30 @@ static void a_subscriber_that_only_trickles_is_expelled_if_others_wait(void **st
   weir_producer_free(w.producer);
 }
 
+static void the_grace_begins_when_the_ring_is_first_found_held_up(void **state) {
+  world w;
+  reader stuck, other;
+  set_up(&w, *state, CONFIG(.max_items = 8, .grace = 100 * WEIR_MILLISECOND));
+  attach(&w, &stuck, UINT64_MAX);
+  attach(&w, &other, UINT64_MAX);
+  fill(&w); /* full, because nobody had a chance to read: no fault of anybody's */
+  weir_subscriber_advance(&stuck.subscriber, 8);
+  weir_subscriber_advance(&other.subscriber, 8);
+  w.hub.now += 10 * WEIR_MILLISECOND;
+  fill(&w);
+  const uint64_t held_up = w.hub.now;
+  weir_subscriber_advance(&other.subscriber, 8);
+  w.hub.now += 90 * WEIR_MILLISECOND; /* when the first mark would be due */
+  weir_producer_evict_slow(w.producer);
+  assert_int_equal(stuck.detached, 0);
+  assert_int_equal(w.producer->lag_deadline, held_up + 100 * WEIR_MILLISECOND);
+  w.hub.now = w.producer->lag_deadline;
+  weir_producer_evict_slow(w.producer);
+  assert_int_equal(stuck.detached, 1);
+  assert_int_equal(other.detached, 0);
+  weir_producer_free(w.producer);
+}
+
 static void an_old_mark_counts_anew_after_a_time_with_room(void **state) {
   world w;
   reader r;
@@ -659,6 +683,7 @@ int main(void) {
       memory_test(a_subscriber_that_catches_up_within_the_grace_stays),
       memory_test(a_subscriber_that_only_trickles_may_do_so_alone),
       memory_test(a_subscriber_that_only_trickles_is_expelled_if_others_wait),
+      memory_test(the_grace_begins_when_the_ring_is_first_found_held_up),
       memory_test(an_old_mark_counts_anew_after_a_time_with_room),
       memory_test(those_that_hold_up_nothing_any_more_are_spared),
       memory_test(under_block_nobody_is_ever_expelled),
