@@ -115,30 +115,22 @@ describe("a program", function()
     assert.equal("weir.producer(stream, online, 1 consumers)\tnil\ttimeout: the time is over\n", result.out)
   end)
 
-  it("may be the interpreter's prompt", function()
-    local child = support.child([[
-      io.stdout:setvbuf("line")
-      local lines = io.lines()
-      for line in lines do
-        local chunk = load("return " .. line) or assert(load(line))
-        print(chunk())
-      end
-    ]])
-    child:write('weir = require "weir"\n')
-    child:line()
-    child:write("net = weir.network{}\n")
-    child:line()
-    child:write('p, c = net:produce("s"), net:consume("s")\n')
-    child:line()
-    child:write("p:send(\"at the prompt\", 1)\n")
-    assert.equal("true", child:line())
-    child:write("(c:recv(1))\n")
-    assert.equal("at the prompt", child:line())
-    child:write("c:recv(0.01)\n")
-    assert.equal("nil\ttimeout: the time is over", child:line())
-    child:write("c:recv()\n")
-    assert.matches("^nil\tdeadlock: nothing is left", child:line())
-    child.stdin:shutdown()
+  it("may be typed at the interpreter's prompt", function()
+    local child = support.interpreter({ "-i", "-e", "_PROMPT = ''; io.stdout:setvbuf('line')" })
+    local function answers(typed, expected)
+      child:write(typed .. "\n")
+      local line
+      repeat -- where there is readline, what was typed comes first
+        line = child:line()
+      until line:find(expected) or #child.lines > 20
+      assert.matches(expected, line)
+    end
+    child:write('weir = require "weir"; net = weir.network()\np, c = net:produce("s"), net:consume("s")\n')
+    answers('p:send("at the prompt", 1), "sent"', "^true\tsent$")
+    answers("c:recv(1)", "^at the prompt\tweir.meta")
+    answers("c:recv(0.01)", "^nil\ttimeout: the time is over$")
+    answers("c:recv()", "^nil\tdeadlock: nothing is left")
+    child:write("os.exit(0, true)\n")
     assert.equal(0, (child:wait()))
   end)
 

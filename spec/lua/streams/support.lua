@@ -151,22 +151,20 @@ local function read_lines(child, pipe, name)
   end)
 end
 
---- Runs a program text in a process of its own, whose standard output is read by lines.
-function support.child(text, ...)
-  local path = os.tmpname()
-  local file = assert(io.open(path, "wb"))
-  file:write(text)
-  file:close()
-  local child = setmetatable({ path = path, lines = {}, next = 1, out = "", err = "" }, Child)
+--- Runs the interpreter with arguments; its standard output is read by lines.
+function support.interpreter(args)
+  local child = setmetatable({ lines = {}, next = 1, out = "", err = "" }, Child)
   local stdin, stdout, stderr = luv.new_pipe(), luv.new_pipe(), luv.new_pipe()
   child.stdin = stdin
   child.handle, child.pid = assert(luv.spawn("lua5.4", {
-    args = { path, ... },
+    args = args,
     stdio = { stdin, stdout, stderr },
   }, function(code, signal)
     child.code, child.signal = code, signal
     child.handle:close()
-    os.remove(path)
+    if child.path then
+      os.remove(child.path)
+    end
   end))
   read_lines(child, stdout, "out")
   stderr:read_start(function(_, data)
@@ -178,6 +176,17 @@ function support.child(text, ...)
     end
   end)
   opened[#opened + 1] = child
+  return child
+end
+
+--- Runs a program text in a process of its own.
+function support.child(text, ...)
+  local path = os.tmpname()
+  local file = assert(io.open(path, "wb"))
+  file:write(text)
+  file:close()
+  local child = support.interpreter({ path, ... })
+  child.path = path
   return child
 end
 
