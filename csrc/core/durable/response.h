@@ -29,19 +29,21 @@ typedef struct weir_durable_response {
   bool up_to_date; /* Stream-Up-To-Date */
   bool closed;     /* Stream-Closed: true, in any case of letters */
   bool base64;     /* stream-sse-data-encoding: base64 */
-  bool too_long;   /* one of the texts above was longer than allowed: the response is of no use */
+  bool unusable; /* one of the texts above was too long or had control characters (and is empty) */
   /* Producer-Epoch, -Seq, -Expected-Seq, -Received-Seq; UINT64_MAX when absent or no number. */
   uint64_t producer_epoch, producer_seq, expected_seq, received_seq;
-  /* Retry-After in seconds (a number), or UINT64_MAX; a date is left in retry_date for the caller.
-   */
-  uint64_t retry_after;
-  weir_durable_text retry_date;
+  uint64_t retry_after;         /* Retry-After in seconds; UINT64_MAX when absent, or a date: */
+  weir_durable_text retry_date; /* see weir_durable_response_resolve_date() */
 } weir_durable_response;
 
 void weir_durable_response_init(weir_durable_response *response, int status);
-/* One header; names in any case of letters. */
+/* One header; names in any case of letters. Of one that comes twice the last counts. Headers that
+ * are not the protocol's are ignored. */
 void weir_durable_response_header(weir_durable_response *response, const char *name,
                                   size_t name_len, const char *value, size_t value_len);
+/* Turns a Retry-After that is a date (RFC 9110 section 5.6.7, IMF-fixdate) into retry_after, given
+ * the wall clock in seconds since 1970. Any other text is ignored. */
+void weir_durable_response_resolve_date(weir_durable_response *response, uint64_t unix_now);
 
 typedef enum weir_durable_kind {
   WEIR_DURABLE_CREATE, /* PUT */
@@ -68,9 +70,30 @@ typedef enum weir_durable_transport {
   WEIR_DURABLE_TIMED_OUT /* no answer in time */
 } weir_durable_transport;
 
+/* What is retried: 429, every status from 500 on, and failures of the transport. A plain append
+ * only when the server cannot have taken it: no connection, 429, 503; otherwise its fate is
+ * UNKNOWN. ANSWERED without a response, or with status 0, counts as LOST. A sequence gap (PRODUCE,
+ * 409 with expected_seq) is FAILED here; a writer that pipelines looks at it first. A read or HEAD
+ * whose response is `unusable` has FAILED; for the rest the status alone counts. */
 weir_durable_outcome weir_durable_verdict(weir_durable_kind kind, weir_durable_transport transport,
                                           const weir_durable_response *response);
-/* The stable name of what went wrong ("not_found", "stream_closed", "network", ...). */
+/* Whether the server may have done what was asked, though we do not know it: a repeat of this
+ * request that is then told "conflict" (APPEND_SEQ) or "not found" (DELETE) may be told so because
+ * of itself. */
+bool weir_durable_ambiguous(weir_durable_transport transport,
+                            const weir_durable_response *response);
+/* The stable name of what went wrong, NULL for an outcome of OK:
+ *   network, timeout     the transport
+ *   invalid_offset       400 or 416 to a read;  parse_error: 400 to anything else (the server could
+ *                        not make sense of the request or its body)
+ *   unauthorized 401, not_found 404, timeout 408, gone 410, rate_limited 429
+ *   stale_epoch          403 with Producer-Epoch to PRODUCE;  forbidden: any other 403
+ *   stream_closed        409 with Stream-Closed, but for CREATE
+ *   already_exists       409 to CREATE
+ *   sequence_conflict    409 to APPEND_SEQ, or to PRODUCE with Producer-Expected-Seq
+ *   conflict             any other 409 (wrong content type, ...)
+ *   too_large            413, 414, 431, or an `unusable` response
+ *   server_error         every other status */
 const char *weir_durable_code(weir_durable_kind kind, weir_durable_transport transport,
                               const weir_durable_response *response);
 

@@ -27,12 +27,16 @@ typedef struct weir_retry {
 } weir_retry;
 
 void weir_retry_policy_default(weir_retry_policy *policy);
-/* OK, or INVALID for a policy that makes no sense; *field then names what is wrong. */
+/* OK, or INVALID for a policy that makes no sense; *field (may be NULL) then names what is wrong.
+ */
 weir_status weir_retry_policy_check(const weir_retry_policy *policy, const char **field);
+/* `policy` must have passed the check, and outlive `retry`. */
 void weir_retry_init(weir_retry *retry, const weir_retry_policy *policy);
+/* An attempt succeeded: the next failure is a first one again. */
 void weir_retry_reset(weir_retry *retry);
-/* *at: when to try again. LIMIT when the attempts are used up. `retry_after`: seconds, or
- * UINT64_MAX. */
+/* An attempt failed: *at is when to try again, drawn evenly from now to now + ceiling but not
+ * before the server wants it. LIMIT when the attempts are used up. `retry_after`: seconds, or
+ * UINT64_MAX; `random`: 64 evenly distributed bits. */
 weir_status weir_retry_next(weir_retry *retry, uint64_t now, uint64_t random, uint64_t retry_after,
                             uint64_t *at);
 
