@@ -44,7 +44,7 @@ static void free_if_over(weir_inlet *inlet) {
 static void leave_if_empty(weir_inlet *inlet) {
   weir_item item;
   if (weir_list_linked(&inlet->ready)) {
-    if (inlet->type->peek(inlet, &item)) return;
+    if (inlet->type->peek(inlet, 0, &item)) return;
     if (inlet->consumer->ready.next == &inlet->ready) inlet->consumer->run = 0;
     weir_list_remove(&inlet->ready);
   }
@@ -73,15 +73,19 @@ weir_status weir_consumer_peek(weir_consumer *consumer, weir_item *item) {
       weir_list_append(&consumer->ready, link);
       continue;
     }
-    if (inlet->type->peek(inlet, item)) return WEIR_OK;
+    if (inlet->type->peek(inlet, 0, item)) return WEIR_OK;
     leave_if_empty(inlet);
   }
   consumer->waiting = true;
   return WEIR_E_AGAIN;
 }
 
-void weir_consumer_pop(weir_consumer *consumer, const weir_item *item) {
-  weir_inlet *inlet = weir_list_of(consumer->ready.next, weir_inlet, ready);
+static weir_inlet *first_ready(const weir_consumer *consumer) {
+  return weir_list_of(consumer->ready.next, weir_inlet, ready);
+}
+
+static void take(weir_inlet *inlet, const weir_item *item) {
+  weir_consumer *consumer = inlet->consumer;
   inlet->messages++;
   inlet->bytes += item->len;
   inlet->epoch = item->epoch;
@@ -90,6 +94,31 @@ void weir_consumer_pop(weir_consumer *consumer, const weir_item *item) {
   consumer->bytes += item->len;
   consumer->run++;
   inlet->type->pop(inlet);
+}
+
+void weir_consumer_pop(weir_consumer *consumer, const weir_item *item) {
+  weir_inlet *inlet = first_ready(consumer);
+  take(inlet, item);
+  if (inlet->state == WEIR_INLET_CLOSED) leave_if_empty(inlet);
+}
+
+bool weir_consumer_peek_ahead(weir_consumer *consumer, size_t ahead, weir_item *item) {
+  weir_inlet *inlet = first_ready(consumer);
+  return inlet->type->peek(inlet, ahead, item);
+}
+
+size_t weir_consumer_batch(const weir_consumer *consumer) {
+  const weir_inlet *inlet = first_ready(consumer);
+  weir_inlet_gauge gauge;
+  inlet->type->gauge(inlet, &gauge);
+  return (size_t)gauge.queued_items;
+}
+
+void weir_consumer_pop_batch(weir_consumer *consumer, size_t count) {
+  weir_inlet *inlet = first_ready(consumer);
+  weir_item item;
+  while (count-- > 0 && inlet->type->peek(inlet, 0, &item))
+    take(inlet, &item);
   if (inlet->state == WEIR_INLET_CLOSED) leave_if_empty(inlet);
 }
 
@@ -179,9 +208,9 @@ typedef struct local_inlet {
 
 static local_inlet *local_of(weir_inlet *inlet) { return (local_inlet *)inlet; }
 
-static bool local_peek(weir_inlet *inlet, weir_item *item) {
+static bool local_peek(weir_inlet *inlet, size_t ahead, weir_item *item) {
   const weir_subscriber *subscriber = &local_of(inlet)->subscriber;
-  const weir_entry *entry = weir_subscriber_peek(subscriber);
+  const weir_entry *entry = weir_subscriber_peek(subscriber, ahead);
   if (entry == NULL) return false;
   weir_data data;
   weir_read_data(entry->frame + 4, entry->len - 4, &data);
@@ -192,7 +221,7 @@ static bool local_peek(weir_inlet *inlet, weir_item *item) {
 
 static void local_pop(weir_inlet *inlet) {
   weir_subscriber *subscriber = &local_of(inlet)->subscriber;
-  const weir_entry *entry = weir_subscriber_peek(subscriber);
+  const weir_entry *entry = weir_subscriber_peek(subscriber, 0);
   subscriber->bytes += entry->len - WEIR_DATA_HEADER;
   weir_subscriber_advance(subscriber, 1);
   weir_subscriber_acknowledge(subscriber, subscriber->cursor);

@@ -52,7 +52,8 @@ typedef struct weir_inlet_gauge {
 } weir_inlet_gauge;
 
 typedef struct weir_inlet_type {
-  bool (*peek)(weir_inlet *inlet, weir_item *item);
+  /* Shows the message `ahead` places behind the next one; false when there is none. */
+  bool (*peek)(weir_inlet *inlet, size_t ahead, weir_item *item);
   void (*pop)(weir_inlet *inlet);
   /* Ends the subscription towards the producer; the inlet stays until it is drained. */
   void (*close)(weir_inlet *inlet, uint32_t code, const char *reason);
@@ -103,6 +104,13 @@ weir_status weir_consumer_peek(weir_consumer *consumer, weir_item *item);
 /* Takes the message that peek() has just shown: its room, and its credit, are free again. The inlet
  * of a subscription that has ended is gone with its last message. */
 void weir_consumer_pop(weir_consumer *consumer, const weir_item *item);
+/* After peek() has shown a message: shows the one `ahead` places behind it from the same inlet, and
+ * how many the inlet has, the first included; false when there is none. */
+bool weir_consumer_peek_ahead(weir_consumer *consumer, size_t ahead, weir_item *item);
+size_t weir_consumer_batch(const weir_consumer *consumer);
+/* Takes the message that peek() has shown and those behind it: `count` in all, which peek_ahead()
+ * has shown. */
+void weir_consumer_pop_batch(weir_consumer *consumer, size_t count);
 
 /* Reads from a producer of this process. LIMIT etc. as weir_producer_attach(). */
 weir_status weir_consumer_attach(weir_consumer *consumer, weir_producer *producer,

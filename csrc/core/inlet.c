@@ -218,11 +218,11 @@ static const weir_port_type INLET_PORT = {inlet_data, NULL, inlet_end, inlet_gon
 
 /* --- what the application takes --------------------------------------------------------------- */
 
-static bool inlet_peek(weir_inlet *inlet, weir_item *item) {
-  const weir_queue_item *first = weir_queue_peek(&of_inlet(inlet)->queue);
-  if (first == NULL) return false;
-  *item =
-      (weir_item){inlet, first->slice.ptr, first->slice.len, first->epoch, first->seq, first->time};
+static bool inlet_peek(weir_inlet *inlet, size_t ahead, weir_item *item) {
+  const weir_queue_item *queued = weir_queue_peek_ahead(&of_inlet(inlet)->queue, ahead);
+  if (queued == NULL) return false;
+  *item = (weir_item){inlet,         queued->slice.ptr, queued->slice.len,
+                      queued->epoch, queued->seq,       queued->time};
   return true;
 }
 

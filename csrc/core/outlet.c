@@ -79,7 +79,7 @@ static void send_sync(outlet *o) {
 
 static void move_frames(outlet *o) {
   weir_port *port = &o->port;
-  while (port->stream != NULL && weir_subscriber_peek(&o->subscriber) != NULL &&
+  while (port->stream != NULL && weir_subscriber_peek(&o->subscriber, 0) != NULL &&
          weir_credit_sender_ok(&o->credit)) {
     const size_t room = weir_yamux_room(port->stream);
     if (room == 0) {

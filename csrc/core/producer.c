@@ -134,9 +134,10 @@ bool weir_producer_detach_id(weir_producer *producer, uint64_t id, uint32_t code
   return false;
 }
 
-const weir_entry *weir_subscriber_peek(const weir_subscriber *subscriber) {
+const weir_entry *weir_subscriber_peek(const weir_subscriber *subscriber, uint64_t ahead) {
   const weir_producer *p = subscriber->producer;
-  return p == NULL || subscriber->cursor == p->head ? NULL : entry_at(p, subscriber->cursor);
+  if (p == NULL || p->head - subscriber->cursor <= ahead) return NULL;
+  return entry_at(p, subscriber->cursor + ahead);
 }
 
 static bool caught_up_to_half(const weir_producer *p, const weir_subscriber *subscriber) {

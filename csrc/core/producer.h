@@ -135,8 +135,8 @@ weir_status weir_producer_attach(weir_producer *producer, weir_subscriber *subsc
                                  uint64_t sequence);
 /* Takes it out without calling detached(). */
 void weir_producer_detach(weir_subscriber *subscriber);
-/* The entry at the cursor; NULL when the subscriber has taken everything. */
-const weir_entry *weir_subscriber_peek(const weir_subscriber *subscriber);
+/* The entry `ahead` places behind the cursor; NULL when there is none (yet). */
+const weir_entry *weir_subscriber_peek(const weir_subscriber *subscriber, uint64_t ahead);
 /* Moves the cursor over `count` entries. */
 void weir_subscriber_advance(weir_subscriber *subscriber, uint64_t count);
 /* Everything before `sequence` was taken by the application at the far end. */

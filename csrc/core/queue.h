@@ -78,6 +78,12 @@ static inline const weir_queue_item *weir_queue_peek(const weir_queue *queue) {
   return weir_queue_empty(queue) ? NULL : &queue->ring[queue->head & (queue->size - 1)];
 }
 
+/* The item `ahead` places behind the oldest, or NULL. Borrowed likewise. */
+static inline const weir_queue_item *weir_queue_peek_ahead(const weir_queue *queue, size_t ahead) {
+  if (ahead >= weir_queue_items(queue)) return NULL;
+  return &queue->ring[(queue->head + (uint32_t)ahead) & (queue->size - 1)];
+}
+
 /* Moves the oldest item to *item, with its reference. WEIR_E_AGAIN: empty. */
 static inline weir_status weir_queue_pop(weir_queue *queue, weir_queue_item *item) {
   if (weir_queue_empty(queue)) return WEIR_E_AGAIN;

@@ -3,6 +3,8 @@
  *
  *   :take() -> bytes, meta | nil, word   "again" (nothing there), "pause" (let others run first)
  *   :try_take()                          the same, without "pause"
+ *   :take_many(max) -> {bytes, ...}, metas | nil, word    what one producer has there; metas[i]
+ *   :try_take_many(max)                  the same, without "pause"
  *   :attach(producer, node, epoch, sequence) -> id | nil, word
  *                                        reads from a producer of this process; the position, if
  *                                        any, is the one before which it has had everything
@@ -28,6 +30,8 @@
 
 #define NAME "weir.core.consumer"
 #define META "weir.meta"
+#define METAS "weir.metas"
+#define MOST_AT_ONCE 65536u
 
 static const char KIND = 'c';
 
@@ -35,6 +39,16 @@ typedef struct meta {
   uint64_t epoch, sequence, time;
   unsigned char node[WEIR_ID_SIZE];
 } meta;
+
+/* Of messages of one producer that were taken together. */
+typedef struct metas {
+  uint64_t epoch;
+  size_t count;
+  unsigned char node[WEIR_ID_SIZE];
+  struct {
+    uint64_t sequence, time;
+  } of[];
+} metas;
 
 static weir_lua_consumer *self_of(lua_State *L) {
   weir_lua_consumer *self = weir_lua_self(L, NAME);
@@ -135,6 +149,48 @@ static int recv_function(lua_State *L) {
   return 1;
 }
 #endif
+
+/* All of them are in the table before the first is taken. Upvalue 2 is metas' metatable. */
+static int take_many(lua_State *L, weir_lua_consumer *self) {
+  weir_consumer *consumer = self->consumer;
+  const lua_Integer most = luaL_checkinteger(L, 2);
+  luaL_argcheck(L, most >= 1, 2, "must be at least 1");
+  weir_item item;
+  if (weir_consumer_peek(consumer, &item) != WEIR_OK) {
+    lua_pushnil(L);
+    lua_pushliteral(L, "again");
+    return 2;
+  }
+  size_t count = weir_consumer_batch(consumer);
+  if (count > (size_t)most) count = (size_t)most;
+  if (count > MOST_AT_ONCE) count = MOST_AT_ONCE;
+  lua_createtable(L, (int)count, 0);
+  metas *m = weir_lua_new_plain(L, sizeof *m + count * sizeof *m->of);
+  lua_pushvalue(L, lua_upvalueindex(2));
+  lua_setmetatable(L, -2);
+  m->epoch = item.epoch;
+  memcpy(m->node, item.inlet->node, WEIR_ID_SIZE);
+  m->count = 0;
+  do {
+    m->of[m->count].sequence = item.sequence;
+    m->of[m->count].time = item.time;
+    lua_pushlstring(L, (const char *)item.payload, item.len);
+    lua_rawseti(L, -3, (int)++m->count);
+  } while (m->count < count && weir_consumer_peek_ahead(consumer, m->count, &item));
+  weir_consumer_pop_batch(consumer, m->count);
+  self->hub->budget -= (int)m->count;
+  return 2;
+}
+
+static int consumer_try_take_many(lua_State *L) { return take_many(L, self_of(L)); }
+
+static int consumer_take_many(lua_State *L) {
+  weir_lua_consumer *self = self_of(L);
+  if (self->hub->budget > 0) return take_many(L, self);
+  lua_pushnil(L);
+  lua_pushliteral(L, "pause");
+  return 2;
+}
 
 static int consumer_attach(lua_State *L) {
   weir_consumer *consumer = self_of(L)->consumer;
@@ -255,6 +311,26 @@ static int meta_index(lua_State *L) {
   return 1;
 }
 
+/* metas[i] makes the meta of the i-th message. Upvalue 1 is meta's metatable. */
+static int metas_index(lua_State *L) {
+  const metas *all = luaL_checkudata(L, 1, METAS);
+  const lua_Number i = lua_type(L, 2) == LUA_TNUMBER ? lua_tonumber(L, 2) : 0;
+  if (!(i >= 1 && i <= (lua_Number)all->count)) return 0;
+  meta *m = weir_lua_new_plain(L, sizeof *m);
+  m->epoch = all->epoch;
+  m->sequence = all->of[(size_t)i - 1].sequence;
+  m->time = all->of[(size_t)i - 1].time;
+  memcpy(m->node, all->node, WEIR_ID_SIZE);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_setmetatable(L, -2);
+  return 1;
+}
+
+static int metas_length(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)((const metas *)luaL_checkudata(L, 1, METAS))->count);
+  return 1;
+}
+
 static int meta_tostring(lua_State *L) {
   const meta *m = luaL_checkudata(L, 1, META);
   lua_pushliteral(L, "weir.meta{producer=");
@@ -268,6 +344,15 @@ static int meta_tostring(lua_State *L) {
   return 1;
 }
 
+/* Adds a method of the consumer whose second upvalue is the metatable `other`; the consumer's
+ * metatable and its methods are on top of the stack. */
+static void add_taking(lua_State *L, const char *name, lua_CFunction function, const char *other) {
+  lua_pushvalue(L, -2);
+  luaL_getmetatable(L, other);
+  lua_pushcclosure(L, function, 2);
+  lua_setfield(L, -2, name);
+}
+
 void weir_lua_open_consumer(lua_State *L) {
   static const luaL_Reg METHODS[] = {{"attach", consumer_attach},
                                      {"next_change", consumer_next_change},
@@ -277,22 +362,25 @@ void weir_lua_open_consumer(lua_State *L) {
                                      {"stats", consumer_stats},
                                      {"free", consumer_free},
                                      {NULL, NULL}};
-  static const luaL_Reg TAKING[] = {{"take", consumer_take}, {"try_take", consumer_try_take}};
   weir_lua_new_type(L, NAME, METHODS, consumer_free);
   luaL_newmetatable(L, META);
   lua_pushcfunction(L, meta_index);
   lua_setfield(L, -2, "__index");
   lua_pushcfunction(L, meta_tostring);
   lua_setfield(L, -2, "__tostring");
+  luaL_newmetatable(L, METAS);
+  lua_pushvalue(L, -2);
+  lua_pushcclosure(L, metas_index, 1);
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, metas_length);
+  lua_setfield(L, -2, "__len");
   luaL_getmetatable(L, NAME);
   lua_getfield(L, -1, "__index");
-  for (size_t i = 0; i < sizeof TAKING / sizeof *TAKING; i++) {
-    lua_pushvalue(L, -2);
-    lua_pushvalue(L, -4);
-    lua_pushcclosure(L, TAKING[i].func, 2);
-    lua_setfield(L, -2, TAKING[i].name);
-  }
-  lua_pop(L, 3);
+  add_taking(L, "take", consumer_take, META);
+  add_taking(L, "try_take", consumer_try_take, META);
+  add_taking(L, "take_many", consumer_take_many, METAS);
+  add_taking(L, "try_take_many", consumer_try_take_many, METAS);
+  lua_pop(L, 4);
   lua_pushcfunction(L, new_consumer);
   lua_setfield(L, -2, "consumer");
 #if !WEIR_LUA_51

@@ -19,12 +19,12 @@ typedef struct feeder {
 
 static feeder *feeder_of(const weir_inlet *inlet) { return (feeder *)(uintptr_t)inlet; }
 
-static bool feeder_peek(weir_inlet *inlet, weir_item *item) {
+static bool feeder_peek(weir_inlet *inlet, size_t ahead, weir_item *item) {
   feeder *f = feeder_of(inlet);
-  if (f->held == 0) return false;
-  weir_put_u32(f->payload, (uint32_t)f->next);
+  if (f->held <= ahead) return false;
+  weir_put_u32(f->payload, (uint32_t)(f->next + ahead));
   *item = (weir_item){.inlet = inlet, .payload = f->payload, .len = 4, .epoch = 1};
-  item->sequence = f->next;
+  item->sequence = f->next + ahead;
   return true;
 }
 

@@ -63,7 +63,7 @@ static weir_status send_number(world *w, uint32_t n) {
 
 /* Takes the next message, which must be number `n` with that sequence. */
 static void expect(reader *r, uint32_t n, uint64_t sequence) {
-  const weir_entry *entry = weir_subscriber_peek(&r->subscriber);
+  const weir_entry *entry = weir_subscriber_peek(&r->subscriber, 0);
   assert_non_null(entry);
   weir_data data;
   assert_int_equal(weir_get_u32(entry->frame), entry->len - 4);
@@ -90,7 +90,7 @@ static void a_message_is_stored_as_the_frame_that_goes_on_the_wire(void **state)
   set_up(&w, *state, CONFIG(.lag = WEIR_LAG_BLOCK));
   attach(&w, &r, UINT64_MAX);
   assert_ok(weir_producer_send(w.producer, "hello", 5));
-  const weir_entry *entry = weir_subscriber_peek(&r.subscriber);
+  const weir_entry *entry = weir_subscriber_peek(&r.subscriber, 0);
   assert_int_equal(entry->len, WEIR_DATA_HEADER + 5);
   unsigned char frame[WEIR_DATA_HEADER + 5];
   weir_write_data_header(frame, 9, 0, 1234567, 5);
@@ -128,7 +128,7 @@ static void every_subscriber_reads_every_message_at_its_own_pace(void **state) {
       expect(&readers[i], next[i], next[i]);
       next[i]++;
     }
-    assert_null(weir_subscriber_peek(&readers[i].subscriber));
+    assert_null(weir_subscriber_peek(&readers[i].subscriber, 0));
     assert_int_equal(readers[i].subscriber.messages, COUNT);
   }
   assert_int_equal(w.producer->bytes, 0);
@@ -145,7 +145,7 @@ static void several_messages_may_be_taken_at_once(void **state) {
   weir_subscriber_advance(&r.subscriber, 17);
   expect(&r, 17, 17);
   weir_subscriber_advance(&r.subscriber, 22);
-  assert_null(weir_subscriber_peek(&r.subscriber));
+  assert_null(weir_subscriber_peek(&r.subscriber, 0));
   assert_int_equal(w.producer->tail, 40);
   weir_producer_free(w.producer);
 }
@@ -318,7 +318,7 @@ static void a_subscriber_may_start_anywhere_in_the_ring(void **state) {
     assert_int_equal(r.subscriber.acknowledged, expected);
     for (uint32_t n = (uint32_t)expected; n < 30; n++)
       expect(&r, n, n);
-    assert_null(weir_subscriber_peek(&r.subscriber));
+    assert_null(weir_subscriber_peek(&r.subscriber, 0));
     weir_producer_detach(&r.subscriber);
   }
   weir_producer_free(w.producer);
@@ -428,7 +428,7 @@ static int trickle(world *w, reader *r, reader *other, int rounds) {
     fill(w);
     if (r->detached != 0) break;
     w->hub.now += 7 * WEIR_MILLISECOND;
-    while (other != NULL && weir_subscriber_peek(&other->subscriber) != NULL) {
+    while (other != NULL && weir_subscriber_peek(&other->subscriber, 0) != NULL) {
       weir_subscriber_advance(&other->subscriber, 1);
     }
     expect(r, 0, (uint64_t)round++);

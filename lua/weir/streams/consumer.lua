@@ -81,12 +81,12 @@ function consumer.new(network, name, id, opts)
     born = runtime.now(),
     sources = {}, -- node id -> source
     open = 0, -- subscriptions
-  }, codec.name == "raw" and RawConsumer or Consumer)
+  }, codec.raw and RawConsumer or Consumer)
   -- decode: of the codec, unless that is "raw"
   -- rejected: the error of the last subscription that was refused
   -- behind: whether a source waits until the application wants more
   -- conditions: see when(); readable: the list of those who wait for a message
-  if codec.name ~= "raw" then
+  if not codec.raw then
     self.decode = codec.decode
   end
   hub.own(object, self)
@@ -418,41 +418,54 @@ local function waiting(self)
   return list
 end
 
+-- Waits for what the core's answer `why` to a request for messages says. Nil; or an error.
+local function wait_for_message(self, why, deadline)
+  if why == "pause" then
+    local err = runtime.pause_if_spent(core.spent())
+    if self.closed then
+      return closed_error(self)
+    end
+    return err and errors.with(err, { stream = self.name })
+  end
+  if self.behind then
+    catch_up(self)
+  end
+  if self.closed then
+    return closed_error(self)
+  end
+  local readable = waiting(self)
+  local waiter = runtime.own_waiter()
+  readable:add(waiter)
+  local _, err = waiter:wait(deadline)
+  local woken = readable:remove(waiter)
+  if self.closed then
+    return closed_error(self)
+  elseif err then
+    if woken then
+      readable:wake_one()
+    end
+    return errors.with(err, { stream = self.name })
+  end
+end
+
+-- Others may wait for what is left.
+local function pass_on(self)
+  local readable = self.readable
+  if readable and readable.count > 0 then
+    readable:wake_one()
+  end
+end
+
 local function recv_slow(self, why, timeout)
   local deadline = runtime.deadline(timeout, 3)
-  local readable = waiting(self)
   while true do
-    if why == "pause" then
-      local err = runtime.pause_if_spent(core.spent())
-      if err then
-        return nil, errors.with(err, { stream = self.name })
-      end
-    else
-      if self.behind then
-        catch_up(self)
-      end
-      if self.closed then
-        return nil, closed_error(self)
-      end
-      local waiter = runtime.own_waiter()
-      readable:add(waiter)
-      local _, err = waiter:wait(deadline)
-      local woken = readable:remove(waiter)
-      if err and not self.closed then
-        if woken then
-          readable:wake_one()
-        end
-        return nil, errors.with(err, { stream = self.name })
-      end
-    end
-    if self.closed then
-      return nil, closed_error(self)
+    local err = wait_for_message(self, why, deadline)
+    if err then
+      return nil, err
     end
     local payload, meta = self.core:try_take()
     if payload then
-      if readable.count > 0 then
-        readable:wake_one()
-      end
+      pass_on(self)
       if self.decode then
         return decoded(self, payload, meta)
       end
@@ -496,6 +509,52 @@ function Consumer:try_recv()
     return decoded(self, payload, meta)
   end
   return payload, meta
+end
+
+-- Decodes a batch in place. Returns the errors by place, or nil.
+local function decode_all(self, values, metas)
+  local failed
+  for i = 1, #values do
+    local value, err = decoded(self, values[i], metas[i])
+    if value == nil then
+      failed = failed or {}
+      failed[i], value = err, false
+    end
+    values[i] = value
+  end
+  return failed
+end
+
+--- Takes several messages of one producer at once: what is there, at least one; waits for it. Costs
+-- less for each message than `recv`.
+-- @tparam[opt=256] number most how many at most
+-- @tparam[opt] number timeout seconds
+-- @treturn table list of values, in order; or nil and an error: "timeout", "closed", "cancelled"
+-- @return their metas: `metas[i]` belongs to the i-th value
+-- @treturn ?table the errors of messages that the codec cannot read, by place; their value is false
+function Consumer:recv_many(most, timeout)
+  if most ~= nil and (type(most) ~= "number" or most < 1 or most ~= math.floor(most)) then
+    error("recv_many: the number of messages must be a whole number, at least 1, not " .. tostring(most), 2)
+  elseif self.closed then
+    return nil, closed_error(self)
+  end
+  most = most or 256
+  local deadline = runtime.deadline(timeout, 2)
+  local values, metas = self.core:take_many(most)
+  while not values do
+    local err = wait_for_message(self, metas, deadline)
+    if err then
+      return nil, err
+    end
+    values, metas = self.core:try_take_many(most)
+    if values then
+      pass_on(self)
+    end
+  end
+  if self.decode then
+    return values, metas, decode_all(self, values, metas)
+  end
+  return values, metas
 end
 
 --- For `for`: every message, until the consumer is closed.

@@ -66,7 +66,7 @@ function producer.new(network, name, id, opts)
     id = id,
     codec = codec,
     schema = options.text(what, "schema", opts.schema, 64),
-    encode = codec.name ~= "raw" and codec.encode or nil,
+    encode = not codec.raw and codec.encode or nil,
     allows = opts.require,
     max_consumers = options.count(what, "max_consumers", opts.max_consumers, 0) or math.huge,
     least = options.count(what, "online_when", opts.online_when, 0) or 1,
@@ -79,7 +79,7 @@ function producer.new(network, name, id, opts)
     turned_away = false, -- somebody wanted to subscribe and there was no room
     room = waitlist.new(),
     acked = waitlist.new(),
-  }, codec.name == "raw" and RawProducer or Producer)
+  }, codec.raw and RawProducer or Producer)
   self.core = core.producer({
     epoch = next_epoch(),
     max_items = messages,
