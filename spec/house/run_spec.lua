@@ -80,7 +80,8 @@ describe("spec/run", function()
       os.execute('sleep 60')
     end)]])
     local status = shell.run((
-      "cd %s && { env -u PRESET -u WEIR_BUILD spec/run & } && for i in $(seq 100); do [ -e started ] && break; sleep 0.1; done;"
+      "cd %s && { env -u PRESET -u WEIR_BUILD spec/run & } &&"
+      .. " for i in $(seq 100); do [ -e started ] && break; sleep 0.1; done;"
       .. " kill $! && wait $!"):format(shell.quote(root)))
     assert.equal(130, status)
     local _, left = shell.run(("ls -l /proc/[0-9]*/cwd 2>/dev/null | grep -F %s"):format(shell.quote(root)))
