@@ -13,5 +13,7 @@ int luaopen_weir_core(lua_State *L) {
   weir_lua_open_producer(L);
   weir_lua_open_consumer(L);
   weir_lua_open_session(L);
+  weir_lua_open_durable_json(L);
+  weir_lua_open_durable_reader(L);
   return 1;
 }
