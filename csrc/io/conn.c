@@ -27,6 +27,7 @@ typedef enum conn_state {
 
 struct weir_conn {
   weir_io io;
+  weir_alarm alarm;
   weir_link dirty, ending;
   weir_loop *loop;
   weir_conn_kind kind;
@@ -154,13 +155,14 @@ static void arm(weir_conn *conn, const weir_endpoint *endpoint) {
   cancel_timer(conn);
   conn->timer_at = due;
   weir_timers *timers = &conn->loop->timers;
-  if (weir_timers_add(timers, due, (uint64_t)(uintptr_t)conn, &conn->timer) != WEIR_OK) {
+  if (weir_timers_add(timers, due, (uint64_t)(uintptr_t)&conn->alarm, &conn->timer) != WEIR_OK) {
     conn->timer = 0;
     shut(conn, WEIR_E_NOMEM, 0);
   }
 }
 
-void weir_conn_expire(weir_conn *conn, uint64_t now) {
+static void on_due(weir_alarm *alarm, uint64_t now) {
+  weir_conn *conn = weir_list_of(alarm, weir_conn, alarm);
   conn->timer = 0;
   weir_endpoint *endpoint = endpoint_of(conn);
   if (endpoint == NULL) {
@@ -414,6 +416,7 @@ weir_conn *weir_conn_new(weir_loop *loop, weir_conn_kind kind) {
   if (conn == NULL) return NULL;
   conn->loop = loop;
   conn->kind = kind;
+  conn->alarm.due = on_due;
   int error = 0;
   if (kind == WEIR_CONN_TCP) error = uv_tcp_init(&loop->uv, &conn->uv.tcp);
   if (kind == WEIR_CONN_UNIX) error = uv_pipe_init(&loop->uv, &conn->uv.pipe, 0);

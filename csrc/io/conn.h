@@ -83,7 +83,6 @@ weir_conn *weir_conn_of_dirty(weir_link *link);
 void weir_conn_flush(weir_conn *conn, uint64_t now);
 /* Writes what is left and closes the connection that is in weir_loop.ended by this link. */
 void weir_conn_end(weir_link *link, uint64_t now);
-void weir_conn_expire(weir_conn *conn, uint64_t now);
 
 /* A socket address as numbers. */
 int weir_sockaddr_name(const struct sockaddr *address, char *host, size_t size, int *port);

@@ -17,6 +17,7 @@ int weir_loop_init(weir_loop *loop) {
   weir_list_init(&loop->owned);
   weir_list_init(&loop->dirty);
   weir_list_init(&loop->ended);
+  weir_list_init(&loop->chores);
   loop->buffer = malloc(WEIR_LOOP_BUFFER);
   if (loop->buffer == NULL) return UV_ENOMEM;
   int error = uv_loop_init(&loop->uv);
@@ -54,7 +55,8 @@ static void expire(weir_loop *loop) {
   uint64_t now = uv_hrtime();
   uint64_t token;
   while (weir_timers_expired(&loop->timers, now, NULL, &token)) {
-    weir_conn_expire((weir_conn *)(uintptr_t)token, now);
+    weir_alarm *alarm = (weir_alarm *)(uintptr_t)token;
+    alarm->due(alarm, now);
   }
 }
 
@@ -93,15 +95,25 @@ static void flush_conn(weir_link *link, uint64_t now) {
   weir_conn_flush(weir_conn_of_dirty(link), now);
 }
 
+static void run_chore(weir_link *link, uint64_t now) {
+  (void)now;
+  weir_chore *chore = weir_list_of(link, weir_chore, link);
+  chore->run(chore);
+}
+
+static bool has_work(const weir_loop *loop) {
+  return !weir_list_empty(&loop->dirty) || !weir_list_empty(&loop->chores);
+}
+
 bool weir_loop_flush(weir_loop *loop) {
   loop->held = true;
   if (!weir_list_empty(&loop->ended)) each(&loop->ended, weir_conn_end);
-  for (int i = 0; i < FLUSH_ROUNDS && !weir_list_empty(&loop->dirty); i++) {
-    each(&loop->dirty, flush_conn);
+  for (int i = 0; i < FLUSH_ROUNDS && has_work(loop); i++) {
+    if (!weir_list_empty(&loop->chores)) each(&loop->chores, run_chore);
+    if (!weir_list_empty(&loop->dirty)) each(&loop->dirty, flush_conn);
   }
   if (loop->touched) run(loop);
-  bool busy = loop->fed || loop->touched || !weir_list_empty(&loop->dirty) ||
-              !weir_list_empty(&loop->ended);
+  bool busy = loop->fed || loop->touched || has_work(loop) || !weir_list_empty(&loop->ended);
   loop->fed = false;
   loop->kicked = false;
   loop->held = busy;
@@ -112,7 +124,9 @@ void weir_loop_hold(weir_loop *loop) { loop->held = true; }
 
 uint64_t weir_loop_deadline(const weir_loop *loop) { return weir_timers_next(&loop->timers); }
 
-bool weir_loop_alive(const weir_loop *loop) { return uv_loop_alive(&loop->uv) != 0; }
+bool weir_loop_alive(const weir_loop *loop) {
+  return loop->pending > 0 || uv_loop_alive(&loop->uv) != 0;
+}
 
 void weir_loop_own(weir_loop *loop, weir_io *io, void (*release)(weir_io *io)) {
   weir_list_init(&io->link);
@@ -120,11 +134,17 @@ void weir_loop_own(weir_loop *loop, weir_io *io, void (*release)(weir_io *io)) {
   io->release = release;
 }
 
-void weir_loop_mark(weir_loop *loop, weir_link *link) {
-  if (!weir_list_linked(link)) weir_list_append(&loop->dirty, link);
+static void enlist(weir_loop *loop, weir_list *list, weir_link *link) {
+  if (!weir_list_linked(link)) weir_list_append(list, link);
   if (loop->held || loop->kicked) return;
   loop->kicked = true;
   uv_async_send(&loop->kick);
+}
+
+void weir_loop_mark(weir_loop *loop, weir_link *link) { enlist(loop, &loop->dirty, link); }
+
+void weir_loop_soon(weir_loop *loop, weir_chore *chore) {
+  enlist(loop, &loop->chores, &chore->link);
 }
 
 unsigned char *weir_loop_borrow(weir_loop *loop) {

@@ -31,6 +31,17 @@
 /* One buffer for all reads: feed() consumes what is in it, so that it stays in the cache. */
 #define WEIR_LOOP_BUFFER (64u * 1024u)
 
+/* What a timer of the loop calls: the token of a timer in weir_loop.timers is one of these. */
+typedef struct weir_alarm {
+  void (*due)(struct weir_alarm *alarm, uint64_t now);
+} weir_alarm;
+
+/* Something to be done once, in the next flush. */
+typedef struct weir_chore {
+  weir_link link; /* initialised by its owner, who removes it when it must not run any more */
+  void (*run)(struct weir_chore *chore);
+} weir_chore;
+
 /* What the loop knows of the things on it: how to end them when it is closed. First member of each,
  * linked in weir_loop.owned while it has handles or requests. */
 typedef struct weir_io {
@@ -42,13 +53,15 @@ typedef struct weir_io {
 typedef struct weir_loop {
   uv_loop_t uv;
   uv_async_t kick;
-  weir_timers timers; /* token: the weir_conn */
+  weir_timers timers; /* token: a weir_alarm */
   weir_list owned;    /* of weir_io */
   weir_list dirty;    /* connections that may have output */
   weir_list ended;    /* connections whose peer will send no more */
+  weir_list chores;   /* of weir_chore */
   unsigned char *buffer;
   unsigned char *spare; /* a block of WEIR_LOOP_BUFFER bytes that nobody uses, or NULL */
   size_t writes;        /* uv_write() requests in flight */
+  size_t pending;       /* requests that keep the loop alive, whatever handles they have */
   bool held;            /* a flush will follow: endpoints need not kick */
   bool kicked;
   bool touched; /* libuv has something to register or to finish: run before blocking */
@@ -77,6 +90,8 @@ bool weir_loop_alive(const weir_loop *loop);
 /* For the files of this folder. */
 void weir_loop_own(weir_loop *loop, weir_io *io, void (*release)(weir_io *io));
 void weir_loop_mark(weir_loop *loop, weir_link *link);
+/* Has the next flush run the chore, or the one that runs now, in a later round. */
+void weir_loop_soon(weir_loop *loop, weir_chore *chore);
 /* A block of WEIR_LOOP_BUFFER bytes, or NULL; give it back with weir_loop_return(). */
 unsigned char *weir_loop_borrow(weir_loop *loop);
 void weir_loop_return(weir_loop *loop, unsigned char *block);

@@ -172,6 +172,7 @@ static const luaL_Reg loop_methods[] = {
     {"listen_unix", weir_lua_listen_unix},
     {"pair", weir_lua_pair},
     {"resolve", weir_lua_resolve},
+    {"http", weir_lua_http},
     {NULL, NULL},
 };
 static const luaL_Reg loop_metamethods[] = {{"__gc", gc_loop}, {NULL, NULL}};
@@ -187,6 +188,7 @@ LUALIB_API int luaopen_weir_uv(lua_State *L) {
   weir_lua_open_conn(L);
   weir_lua_open_listener(L);
   weir_lua_open_resolve(L);
+  weir_lua_open_http(L);
   lua_newtable(L);
   luaL_setfuncs(L, functions, 0);
   return 1;

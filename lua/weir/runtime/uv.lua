@@ -705,5 +705,6 @@ end
 
 open_handles()
 require("weir.runtime.uv_net")(runtime, loop, schedule)
+require("weir.runtime.uv_http")(runtime, loop, schedule)
 
 return runtime
