@@ -31,6 +31,7 @@
 
 #define WINDOW (4u * 1024 * 1024)
 #define BLOCK (64u * 1024)
+#define SLAB (256u * 1024)
 
 typedef struct {
   weir_loop loop;
@@ -200,7 +201,7 @@ static void send_streams(bench *b) {
   if (b->payload == NULL) check(UV_ENOMEM, "malloc");
   memset(b->payload, 'x', b->size);
   weir_put_u32(b->payload, (uint32_t)b->size);
-  weir_slab_init(&b->slab, NULL, BLOCK);
+  weir_slab_init(&b->slab, NULL, SLAB);
   check(uv_ip4_addr("127.0.0.1", b->port, &address), "address");
   b->conn = weir_conn_new(&b->loop, WEIR_CONN_TCP);
   check(weir_conn_connect_tcp(b->conn, (struct sockaddr *)&address, on_opened, b), "connect");

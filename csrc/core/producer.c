@@ -3,7 +3,7 @@
 #include <string.h>
 
 #define SLAB_BLOCK_MIN 1024u
-#define SLAB_BLOCK_MAX 65536u
+#define SLAB_BLOCK_MAX 262144u
 #define RING_MIN 16u
 
 weir_producer *weir_producer_new(const weir_alloc *alloc, weir_hub *hub,
