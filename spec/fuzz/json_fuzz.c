@@ -1,0 +1,91 @@
+/*
+ * Fuzzes the JSON splitter: the same text in one piece and cut into small ones must give the same
+ * elements and the same end; a text is a valid array by the splitter if and only if it is one by
+ * the check of whole texts; and every element is a valid text by itself.
+ *
+ * Input: a byte that chooses the limits, a byte that chooses the cuts, then the text.
+ */
+#include "core/durable/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+typedef struct outcome {
+  weir_status status;
+  size_t items;
+  uint64_t hash, position;
+} outcome;
+
+static void check(int condition) {
+  if (!condition) abort();
+}
+
+static void mix(outcome *out, const weir_slice *item) {
+  for (size_t i = 0; i < item->len; i++)
+    out->hash = (out->hash ^ item->ptr[i]) * UINT64_C(0x100000001b3);
+  out->hash = (out->hash ^ item->len ^ 0x100) * UINT64_C(0x100000001b3);
+}
+
+static void feed(weir_json *json, const uint8_t *data, size_t len, outcome *out) {
+  unsigned char *piece = malloc(len > 0 ? len : 1); /* exactly as long, for the sanitizer */
+  check(piece != NULL);
+  memcpy(piece, data, len);
+  const unsigned char *at = piece;
+  weir_slice item;
+  while ((out->status = weir_json_next(json, &at, &len, &item)) == WEIR_OK) {
+    check(item.len > 0 && item.len <= json->max_item);
+    check(weir_json_check(item.ptr, item.len, 0, NULL, NULL) == WEIR_OK);
+    mix(out, &item);
+    out->items++;
+    weir_slice_unref(&item);
+  }
+  check(out->status != WEIR_E_AGAIN || len == 0);
+  free(piece);
+}
+
+static outcome split(const uint8_t *data, size_t size, uint8_t limits, uint8_t cuts) {
+  outcome out = {.status = WEIR_E_AGAIN};
+  weir_json json;
+  weir_json_init(&json, NULL, limits < 128 ? SIZE_MAX : (size_t)1 << (limits % 16),
+                 limits < 128 ? 0 : limits % 8);
+  uint32_t random = cuts;
+  size_t fed = 0;
+  while (out.status == WEIR_E_AGAIN && fed < size) {
+    random = random * 1664525 + 1013904223;
+    size_t len = cuts == 0 ? size : (random >> 24) % cuts;
+    if (len > size - fed) len = size - fed;
+    feed(&json, data + fed, len, &out);
+    fed += len;
+  }
+  if (out.status == WEIR_E_AGAIN) out.status = weir_json_end(&json);
+  out.position = json.position;
+  weir_json_free(&json);
+  return out;
+}
+
+static int is_array(const uint8_t *data, size_t size) {
+  size_t i = 0;
+  while (i < size && memchr(" \t\r\n", data[i], 4) != NULL)
+    i++;
+  return i < size && data[i] == '[';
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  if (size < 2) return 0;
+  const uint8_t *text = data + 2;
+  const size_t len = size - 2;
+  const outcome whole = split(text, len, data[0], 0);
+  const outcome pieces = split(text, len, data[0], data[1] < 2 ? 2 : data[1]);
+  check(whole.status == pieces.status);
+  check(whole.items == pieces.items);
+  check(whole.hash == pieces.hash);
+  /* A limit on length is seen earlier in pieces than in one. */
+  check(whole.position == pieces.position || whole.status == WEIR_E_LIMIT);
+  if (data[0] < 128) {
+    const weir_status checked = weir_json_check(text, len, 0, NULL, NULL);
+    check((whole.status == WEIR_OK) == (checked == WEIR_OK && is_array(text, len)));
+  }
+  return 0;
+}
