@@ -6,6 +6,7 @@ local core = require("weir.core")
 local derrors = require("weir.durable.errors")
 local errors = require("weir.errors")
 local options = require("weir.durable.options")
+local random = require("weir.durable.random")
 local runtime = require("weir.runtime")
 local tasks = require("weir.task")
 local urls = require("weir.durable.url")
@@ -334,7 +335,7 @@ end
 -- Waits before the next attempt. False when there is none.
 local function wait_again(retry, deadline, retry_after)
   local now = runtime.now()
-  local at = retry:next(now, retry_after)
+  local at = retry:next(now, random(), retry_after)
   if not at or (deadline and at >= deadline) then
     return false
   end

@@ -19,7 +19,7 @@ Reader.__index = Reader
 
 local json = codec.get("json")
 local BODY = 64 * 1024 * 1024
-local LIVE = { ["long-poll"] = "long_poll", sse = "sse", auto = "auto" }
+local LIVE = { ["long-poll"] = "long-poll", sse = "sse", auto = "auto" }
 
 local OPTIONS = {
   offset = "string",
@@ -165,7 +165,8 @@ local function opened(self, opening)
   elseif res.status == 304 and opening.entry then
     return from_cache(self, opening)
   end
-  self.machine:head(res.status, res.headers, runtime.now())
+  self.status = res.status
+  self.machine:head(res.status, res.headers, runtime.now(), runtime.time())
   if res.outcome ~= "ok" then
     self.last_error = self.stream.client:error_of(opening.request, res, { offset = self.offset })
     res:close()
@@ -534,7 +535,7 @@ Reader.text = Reader.body
 
 --- What it has done: `requests`, `retries`, `bytes`, `cached` (answers taken from the cache), `mode` (in
 -- use now), `fallback` (why server-sent events were given up, or nil), `up_to_date`, `closed`, `offset`, and
--- `json` (whether the stream is).
+-- `json` (whether the stream is), `status` (of the last answer).
 function Reader:stats()
   local state = self.machine:state()
   return {
@@ -547,6 +548,7 @@ function Reader:stats()
     up_to_date = self.up_to_date,
     closed = self.closed,
     json = state.json,
+    status = self.status,
     offset = self.offset,
   }
 end

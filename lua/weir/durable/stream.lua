@@ -241,7 +241,7 @@ function Stream:head(opts)
     offset = res.fields.next_offset,
     content_type = res:header("content-type"),
     closed = res.fields.closed or false,
-    ttl = tonumber(res:header("stream-ttl")),
+    ttl = tonumber(res:header("stream-ttl") or nil),
     expires_at = res:header("stream-expires-at"),
     etag = res:header("etag"),
   }
@@ -315,6 +315,20 @@ local function append_request(self, what, opts, content_type, body)
   }, opts)
 end
 
+-- What is sent for one value, and its content type; or nil, nil and an error.
+local function encoded_body(self, data, opts)
+  local body, err = self:encode(data)
+  if not body then
+    return nil, nil, err
+  end
+  local content_type
+  content_type, err = content_type_of(self, opts)
+  if not content_type then
+    return nil, nil, err
+  end
+  return M.is_json(content_type) and "[" .. body .. "]" or body, content_type
+end
+
 local function appended(res)
   return { status = res.status, offset = res.fields.next_offset, closed = res.fields.closed or false }
 end
@@ -341,16 +355,11 @@ end
 -- @return error
 function Stream:append(data, opts)
   opts = request_options("append", opts, APPEND)
-  local content_type, err = content_type_of(self, opts)
-  local body, res
-  if content_type then
-    body, err = self:encode(data)
-  end
+  local body, content_type, err = encoded_body(self, data, opts)
   if not body then
     return nil, err
-  elseif M.is_json(content_type) then
-    body = "[" .. body .. "]"
   end
+  local res
   res, err = self.client:perform(append_request(self, "append", opts, content_type, body))
   if res then
     return appended(res)
@@ -426,15 +435,9 @@ function Stream:close(data, opts)
     request = self:request({ kind = "close", method = "POST", what = "close", body = "" }, opts)
     request.headers["Content-Type"] = opts.content_type or self.content_type
   else
-    local content_type, err = content_type_of(self, opts)
-    local body
-    if content_type then
-      body, err = self:encode(data)
-    end
+    local body, content_type, err = encoded_body(self, data, opts)
     if not body then
       return nil, err
-    elseif M.is_json(content_type) then
-      body = "[" .. body .. "]"
     end
     request = append_request(self, "close", opts, content_type, body)
   end

@@ -2,6 +2,7 @@
 --
 -- It is serial: a command is answered before the next is read.
 local cjson = require("cjson.safe")
+local core = require("weir.core")
 local durable = require("weir.durable")
 local weir = require("weir")
 
@@ -38,38 +39,6 @@ end
 
 local function whole(number)
   return number and math.tointeger(number) or number
-end
-
--- --- base64 -------------------------------------------------------------------------------------
-
-local ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-local base64 = {}
-
-function base64.encode(bytes)
-  local text = bytes:gsub("..?.?", function(three)
-    local a, b, c = three:byte(1, 3)
-    local bits = a << 16 | (b or 0) << 8 | (c or 0)
-    local out = ""
-    for shift = 18, 0, -6 do
-      local at = (bits >> shift & 63) + 1
-      out = out .. ALPHABET:sub(at, at)
-    end
-    return out:sub(1, #three + 1) .. ("="):rep(3 - #three)
-  end)
-  return text
-end
-
-function base64.decode(text)
-  local out, bits, count = {}, 0, 0
-  for c in text:gmatch("[%w+/]") do
-    bits, count = bits << 6 | ALPHABET:find(c, 1, true) - 1, count + 6
-    if count >= 8 then
-      count = count - 8
-      out[#out + 1] = string.char(bits >> count & 255)
-      bits = bits & (1 << count) - 1
-    end
-  end
-  return table.concat(out)
 end
 
 -- --- errors -------------------------------------------------------------------------------------
@@ -111,7 +80,8 @@ end
 -- --- what commands share ------------------------------------------------------------------------
 
 local function stream_of(command)
-  return client:stream(command.path, { content_type = command.contentType or types[command.path] })
+  local content_type = command.contentType or types[command.path] or "application/octet-stream"
+  return client:stream(command.path, { content_type = content_type })
 end
 
 local function count_of(map)
@@ -171,7 +141,7 @@ function run.init(command)
 end
 
 function run.create(command)
-  types[command.path] = command.contentType or "application/octet-stream"
+  types[command.path] = command.contentType
   local made, err = stream_of(command):create({
     ttl = command.ttlSeconds,
     expires_at = command.expiresAt,
@@ -198,7 +168,7 @@ end
 
 function run.append(command)
   local opts, sent = resolved(command)
-  local data = command.binary and base64.decode(command.data) or command.data
+  local data = command.binary and core.base64_decode(command.data) or command.data
   opts.seq, opts.at_least_once = whole(command.seq), true
   local done, err = stream_of(command):append(data, opts)
   return done and reported({ status = 200, offset = done.offset }, sent), err
@@ -222,15 +192,12 @@ local function chunk_of(json, text, offset)
   if text == "" then
     return nil
   elseif json then
-    local value, reason = cjson.decode(text)
-    if value == nil then
-      return nil, { code = "parse_error", message = "malformed JSON: " .. reason }
-    elseif type(value) == "table" and next(value) == nil and text:match("^%s*%[") then
+    if text:match("^%s*%[%s*%]%s*$") then
       return nil
     end
   end
   if not utf8.len(text) then
-    return { data = base64.encode(text), binary = true, offset = offset }
+    return { data = core.base64_encode(text), binary = true, offset = offset }
   end
   return { data = text, offset = offset }
 end
@@ -280,7 +247,7 @@ function run.read(command)
     return nil, up_to_date
   end
   return reported({
-    status = 200,
+    status = #chunks == 0 and reader:stats().status or 200,
     chunks = chunks,
     offset = reader.offset,
     upToDate = up_to_date,
