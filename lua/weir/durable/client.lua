@@ -243,7 +243,12 @@ local function send(self, request, deadline)
 end
 
 -- Errors that no repetition mends.
-local FINAL = { bad_url = true, tls = true, too_large = true, cancelled = true, server_error = true, deadlock = true }
+local FINAL = {
+  bad_url = true, tls = true, too_large = true, cancelled = true, server_error = true, deadlock = true,
+  body_failed = true, nomem = true,
+}
+-- Of these, those that are ours already, or the caller's.
+local AS_THEY_ARE = { cancelled = true, server_error = true, deadlock = true, body_failed = true }
 
 --- What an error of the carrier is to the machines: "not_sent", "lost" or "timed_out"; nil for one that
 -- no repetition mends.
@@ -258,7 +263,7 @@ end
 
 -- The same as an error of ours.
 local function final_error(what, err, url)
-  if err.code == "cancelled" or err.code == "server_error" or err.code == "deadlock" then
+  if AS_THEY_ARE[err.code] then
     return err
   end
   local code = err.code == "too_large" and "too_large" or "network"
@@ -278,7 +283,7 @@ function Client:exchange(request, deadline)
     local transport, outcome, code, fields
     if res then
       transport = "answered"
-      outcome, code, fields = core.durable_verdict(request.kind, "answered", res.status, res.headers)
+      outcome, code, fields = core.durable_verdict(request.kind, "answered", res.status, res.headers, runtime.time())
       res.outcome, res.code, res.fields = outcome, code, fields or {}
     else
       transport = M.transport(err)
@@ -303,6 +308,16 @@ function Client:exchange(request, deadline)
     request.extra = type(again) == "table" and again or nil
     refreshes = refreshes + 1
   end
+end
+
+--- As `exchange`, for tasks that nobody joins: an error that a function of the user raised (a header's, or
+-- `on_error`) is returned with the code "callback_failed".
+function Client:try_exchange(request, deadline)
+  local ok, res, err, transport, outcome, code = pcall(self.exchange, self, request, deadline)
+  if ok then
+    return res, err, transport, outcome, code
+  end
+  return nil, errors.is(res) and res or errors.new("callback_failed", tostring(res), { url = request.url })
 end
 
 --- The error that a response stands for. Reads from its body what the server says.
@@ -369,7 +384,7 @@ function Client:perform(request)
       err = derrors.make(code, request.what, context)
     end
     err.lost_before = lost or nil
-    lost = lost or transport == "lost" or transport == "timed_out"
+    lost = lost or transport == "lost" or transport == "timed_out" or (res and res.fields.ambiguous) or false
     local repeatable = outcome == "retry" or (outcome == "unknown" and request.at_least_once)
     if not repeatable or type(request.body) == "function" then
       return nil, err

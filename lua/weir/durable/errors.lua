@@ -2,7 +2,8 @@
 --
 -- `err.code` is one of: not_found, already_exists, conflict, sequence_conflict, stream_closed,
 -- stale_epoch, unauthorized, forbidden, gone, rate_limited, invalid_offset, too_large, parse_error,
--- timeout, network, server_error, cancelled; and from the codec of a stream: encode, decode.
+-- timeout, network, server_error, cancelled; from the codec of a stream: encode, decode; and
+-- callback_failed, body_failed: a function of the program raised an error.
 -- Where they are known there are `status` (HTTP's), `url`, `offset`, `retries` (how often the
 -- request was repeated), `unknown` (true: it may or may not have been done), `epoch`, `sequence`,
 -- `expected_seq` and `received_seq` (of a producer), `cause` (the error of the transport).

@@ -190,7 +190,7 @@ local function send(self, batch)
     body = batch.body or "",
   }, self.opts)
   local client = self.stream.client
-  local res, err, transport = client:exchange(request, runtime.now() + (self.opts.timeout or client.timeout))
+  local res, err, transport = client:try_exchange(request, runtime.now() + (self.opts.timeout or client.timeout))
   if not res and not transport then
     self.failure = errors.with(err, {
       first_item = batch.first_item,
@@ -212,7 +212,8 @@ local function send(self, batch)
       self.last_error = client:error_of(request, res)
     end
     res:close()
-    self.machine:done(batch.id, "answered", { status = res.status, headers = res.headers }, runtime.now(), random())
+    local head = { status = res.status, headers = res.headers, unix = runtime.time() }
+    self.machine:done(batch.id, "answered", head, runtime.now(), random())
   end
   self.sending[batch.id] = nil
   wake(self)
@@ -261,7 +262,11 @@ local function failure_of(self)
     status = state.status and state.status > 0 and state.status or nil,
     first_item = state.first_item,
     item_count = state.item_count,
-    epoch = state.epoch,
+    refused_count = state.refused_count,
+    epoch = state.response and state.response.producer_epoch or state.epoch,
+    sequence = state.refused_sequence,
+    expected_seq = state.response and state.response.expected_seq,
+    received_seq = state.response and state.response.received_seq,
     retries = state.retries,
   }
   if last and last.code == state.code then
@@ -309,6 +314,8 @@ local function offer(self, encoded)
     return nil, nil
   elseif word == "nomem" then
     return nil, errors.new("too_large", "out of memory")
+  elseif word == "invalid" then
+    return nil, derrors.make("parse_error", "produce", { url = self.stream.url, detail = "a value must not be empty" })
   end
   return nil, failure_of(self) or closed_error(self)
 end
@@ -475,7 +482,7 @@ function Producer:state()
   return {
     producer_id = self.producer_id,
     epoch = state and state.epoch or self.settings.epoch or 0,
-    sequence = state and state.next_sequence or self.settings.sequence or 0,
+    sequence = state and state.confirmed_sequence or self.settings.sequence or 0,
     offset = state and state.offset,
   }
 end

@@ -96,7 +96,7 @@ end
 
 -- Runs in a task of its own, so that a reader who gives up waiting does not end the request.
 local function open(self, request, opening)
-  local res, err, transport = self.stream.client:exchange(request)
+  local res, err, transport = self.stream.client:try_exchange(request)
   opening.res, opening.err, opening.transport, opening.done = res, err, transport, true
   if opening.abandoned then
     if res then

@@ -283,6 +283,7 @@ end
 
 run["idempotent-append"] = function(command)
   local producer = kept_producer(command)
+  local duplicates = producer:stats().duplicates
   local ok, err = producer:append(command.data)
   if ok then
     ok, err = producer:flush()
@@ -290,7 +291,7 @@ run["idempotent-append"] = function(command)
   if not ok then
     return drop(command, err)
   end
-  return { status = 200, offset = producer:state().offset, duplicate = producer:stats().duplicates > 0 or nil }
+  return { status = 200, offset = producer:state().offset, duplicate = producer:stats().duplicates > duplicates or nil }
 end
 
 run["idempotent-append-batch"] = function(command)

@@ -1,0 +1,115 @@
+--- Faults at every point of a run, between the client and the real server.
+local durable = require("weir.durable")
+local here = require("spec.lua.durable.support")
+local weir = require("weir")
+
+local RETRY = { initial = 0.001, max = 0.02 }
+local count = 0
+
+describe("Through faults", function()
+  local server
+
+  setup(function()
+    server = here.server({ long_poll = 100 })
+  end)
+
+  teardown(function()
+    server:stop()
+  end)
+
+  -- Runs fn(stream behind a proxy with these faults, the same stream without it).
+  local function with(fault, content_type, fn)
+    weir.run(function()
+      count = count + 1
+      local proxy = here.proxy(server, fault)
+      local path = "/faults-" .. count
+      local direct = durable.client({ base_url = server.url })
+      local client = durable.client({ base_url = proxy.url, retry = RETRY })
+      local plain = direct:stream(path, { content_type = content_type })
+      assert(plain:create())
+      local ok, err = pcall(fn, client:stream(path, { content_type = content_type }), plain)
+      client:close()
+      direct:close()
+      proxy:close()
+      assert(ok, err)
+    end)
+  end
+
+  for _, what in ipairs({ "503", "before", "after", "half", "stall" }) do
+    for _, in_flight in ipairs({ 1, 4 }) do
+      it(("a producer with %d in flight loses and repeats nothing: %s"):format(in_flight, what), function()
+        for point = 1, 8 do
+          with(function(_, n)
+            return n == point and what or nil
+          end, "text/plain", function(stream, plain)
+            local producer = stream:producer({
+              linger = 0,
+              max_batch_items = 2,
+              max_in_flight = in_flight,
+              timeout = 0.15,
+            })
+            local all = {}
+            for i = 1, 12 do
+              all[i] = i .. ","
+              assert(producer:append(all[i]))
+            end
+            assert(producer:close("end", 20))
+            assert.equal(table.concat(all) .. "end", plain:read():body())
+            assert.is_true(plain:head().closed)
+          end)
+        end
+      end)
+    end
+  end
+
+  for _, live in ipairs({ false, "long-poll", "sse", "auto" }) do
+    for _, what in ipairs({ "503", "before", "half" }) do
+      -- The proxy passes an answer on when it is whole: server-sent events have no end while the stream is open.
+      it(("a reader (%s) loses and repeats nothing: %s"):format(live or "catch-up", what), function()
+        for point = 1, 3 do
+          with(function(_, n)
+            return n == point and what or nil
+          end, "application/json", function(stream, plain)
+            local expected = {}
+            for i = 1, 50 do
+              expected[i] = i
+            end
+            local producer = plain:producer()
+            for i = 1, 50 do
+              assert(producer:append(tostring(i)))
+            end
+            assert(producer:close(nil, 10))
+            local seen = {}
+            for value in stream:read({ live = live }):items() do
+              seen[#seen + 1] = value
+            end
+            assert.same(expected, seen)
+          end)
+        end
+      end)
+    end
+  end
+
+  it("every appended byte is where it was, spaces and line ends too", function()
+    local parts = { "The", " quick", "  brown\r\n", "\r", "fox\n", "\n ", "\195", "\164", "end" }
+    for _, live in ipairs({ false, "long-poll", "auto" }) do
+      with(function() end, "text/plain", function(_, plain)
+        for _, part in ipairs(parts) do
+          assert(plain:append(part))
+        end
+        assert(plain:close())
+        assert.equal(table.concat(parts), plain:read({ live = live }):body())
+      end)
+    end
+  end)
+
+  it("a connection that the server closed while idle is no failure", function()
+    with(function() end, "text/plain", function(stream, plain)
+      for i = 1, 5 do
+        assert(stream:append(tostring(i)))
+        weir.sleep(0.01)
+      end
+      assert.equal("12345", plain:read():body())
+    end)
+  end)
+end)

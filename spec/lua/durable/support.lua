@@ -1,0 +1,230 @@
+--- The reference server, and a server of scripted answers, for the specs of the durable-stream client.
+local luv = require("luv")
+local runtime = require("weir.runtime")
+local tasks = require("weir.task")
+
+local M = {}
+
+local SERVER = "spec/conformance/durable/server.mjs"
+
+local function exists(path)
+  local file = io.open(path)
+  return file and file:close()
+end
+
+--- Whether the reference server can be started here.
+function M.available()
+  return exists("spec/conformance/durable/node_modules/@durable-streams/server/package.json")
+end
+
+local function await(check, seconds)
+  local deadline = runtime.now() + (seconds or 20)
+  while not check() do
+    if runtime.now() > deadline then
+      error("it did not happen in time", 3)
+    end
+    tasks.sleep(0.002)
+  end
+end
+
+M.await = await
+
+local Server = {}
+Server.__index = Server
+
+--- Starts the reference server; it ends with this process.
+-- @tparam[opt] table opts `dir`: keep streams in files there; `port`; `long_poll` in milliseconds (500)
+-- @treturn table `url`, `port`; `stop(signal)`
+function M.server(opts)
+  opts = opts or {}
+  local args = { SERVER, "--long-poll", tostring(opts.long_poll or 500) }
+  for _, name in ipairs({ "dir", "port" }) do
+    if opts[name] then
+      args[#args + 1] = "--" .. name
+      args[#args + 1] = tostring(opts[name])
+    end
+  end
+  local stdin, stdout = luv.new_pipe(), luv.new_pipe()
+  local self = setmetatable({ text = "", stdin = stdin, stdout = stdout }, Server)
+  local pid
+  self.handle, pid = luv.spawn("node", { args = args, stdio = { stdin, stdout, 2 } }, function()
+    self.ended = true
+  end)
+  assert(self.handle, pid)
+  stdout:read_start(function(_, data)
+    self.text = self.text .. (data or "")
+  end)
+  await(function()
+    self.url = self.text:match("listening (http://%S+)")
+    return self.url or self.ended
+  end)
+  self.port = tonumber(assert(self.url, "the reference server did not start"):match(":(%d+)$"))
+  return self
+end
+
+function Server:stop(signal)
+  if not self.ended then
+    self.handle:kill(signal or "sigkill")
+  end
+  await(function()
+    return self.ended
+  end)
+  for _, handle in ipairs({ self.handle, self.stdin, self.stdout }) do
+    handle:close()
+  end
+end
+
+-- --- a server of scripted answers ---------------------------------------------------------------
+
+local Script = {}
+Script.__index = Script
+
+-- The first request in `text`, and what is behind it; nil when it is not complete.
+local function cut_request(text)
+  local head, rest = text:match("^(.-\r\n)\r\n(.*)$")
+  if not head then
+    return nil
+  end
+  local request = { head = head, headers = {} }
+  request.method, request.target = head:match("^(%S+) (%S+)")
+  for name, value in head:gmatch("\r?\n([^:\r\n]+):%s*([^\r\n]*)") do
+    request.headers[name:lower()] = value
+  end
+  if request.headers["transfer-encoding"] then
+    local ends = rest:find("\r\n0\r\n\r\n", 1, true) or (rest:sub(1, 5) == "0\r\n\r\n" and -1)
+    if not ends then
+      return nil
+    end
+    request.body = rest
+    return request, ""
+  end
+  local length = tonumber(request.headers["content-length"] or 0)
+  if #rest < length then
+    return nil
+  end
+  request.body = rest:sub(1, length)
+  return request, rest:sub(length + 1)
+end
+
+--- Writes an answer.
+-- @tparam number status
+-- @tparam[opt] table headers list of {name, value}
+-- @tparam[opt] string body
+function M.answer(status, headers, body)
+  local lines = { ("HTTP/1.1 %d X"):format(status) }
+  for _, pair in ipairs(headers or {}) do
+    lines[#lines + 1] = pair[1] .. ": " .. pair[2]
+  end
+  if status ~= 204 and status ~= 304 then
+    lines[#lines + 1] = "Content-Length: " .. #(body or "")
+  end
+  return table.concat(lines, "\r\n") .. "\r\n\r\n" .. (body or "")
+end
+
+--- A server on a loopback port that answers each request with what `handle(request, conn)` returns: the
+-- bytes of an answer; "reset": the connection is broken off; nil: nothing.
+-- @treturn table `url`, `requests` (list), `close()`
+function M.script(handle)
+  local listener = luv.new_tcp()
+  local self = setmetatable({ listener = listener, requests = {}, conns = {} }, Script)
+  assert(listener:bind("127.0.0.1", 0))
+  listener:listen(64, function()
+    local conn, text = luv.new_tcp(), ""
+    listener:accept(conn)
+    self.conns[conn] = true
+    conn:read_start(function(err, data)
+      if err or not data then
+        self.conns[conn] = nil
+        return not conn:is_closing() and conn:close()
+      end
+      text = text .. data
+      while true do
+        local request, rest = cut_request(text)
+        if not request then
+          return
+        end
+        text = rest
+        self.requests[#self.requests + 1] = request
+        local answer = handle(request, conn, #self.requests)
+        if answer == "reset" then
+          self.conns[conn] = nil
+          conn:close_reset()
+          return
+        elseif answer then
+          conn:write(answer)
+        end
+      end
+    end)
+  end)
+  self.port = listener:getsockname().port
+  self.url = "http://127.0.0.1:" .. self.port
+  return self
+end
+
+-- Sends the request to the real server, and calls done(answer) with all that it answers.
+local function forward(server, request, done)
+  local conn, parts = luv.new_tcp(), {}
+  conn:connect("127.0.0.1", server.port, function(failed)
+    if failed then
+      conn:close()
+      return done(nil)
+    end
+    conn:write(request.head .. "Connection: close\r\n\r\n" .. request.body)
+    conn:read_start(function(err, data)
+      parts[#parts + 1] = data
+      if err or not data then
+        conn:close()
+        done(table.concat(parts))
+      end
+    end)
+  end)
+end
+
+local function reset(conn)
+  if not conn:is_closing() then
+    conn:close_reset()
+  end
+end
+
+--- A proxy in front of the reference server that has faults.
+-- @tparam table server
+-- @tparam function fault called with each request and its number: nil, "503" (not passed on), "before" (broken
+--   off before it is passed on), "after" (passed on, and broken off before the answer), "half" (in the middle
+--   of the answer), "stall" (passed on, and never answered)
+function M.proxy(server, fault)
+  return M.script(function(request, conn, n)
+    local what = fault(request, n)
+    if what == "503" then
+      return M.answer(503)
+    elseif what == "before" then
+      return "reset"
+    end
+    forward(server, request, function(answer)
+      if not answer or what == "after" then
+        reset(conn)
+      elseif what == "half" then
+        conn:write(answer:sub(1, #answer // 2), function()
+          reset(conn)
+        end)
+      elseif what ~= "stall" and not conn:is_closing() then
+        conn:write(answer, function()
+          if not conn:is_closing() then
+            conn:close()
+          end
+        end)
+      end
+    end)
+  end)
+end
+
+function Script:close()
+  for conn in pairs(self.conns) do
+    if not conn:is_closing() then
+      conn:close()
+    end
+  end
+  self.listener:close()
+  runtime.pause()
+end
+
+return M
