@@ -420,6 +420,8 @@ static void a_gap_tells_what_has_arrived(void **state) {
   lose(writer, a);
   gap(writer, c, "2", "3"); /* so 1 is there */
   assert_int_equal(of(writer)->confirmed, 2);
+  assert_int_equal(of(writer)->confirmed_sequence, 2);
+  assert_int_equal(of(writer)->next_sequence, 4);
   lose(writer, b);
   assert_sent(writer, 0, 2, "2", &b);
   assert_nothing(writer);
@@ -590,6 +592,7 @@ static void auto_claim_numbers_everything_unconfirmed_anew(void **state) {
   assert_int_equal(of(writer)->claims, 1);
   assert_int_equal(of(writer)->epoch, 6);
   assert_int_equal(of(writer)->next_sequence, 3);
+  assert_int_equal(of(writer)->confirmed_sequence, 1);
   weir_durable_writer_free(writer);
 }
 
@@ -659,6 +662,30 @@ static void epochs_that_cannot_be_are_not_claimed(void **state) {
     assert_failed(writer, "stale_epoch", 403, 0, 1);
     weir_durable_writer_free(writer);
   }
+}
+
+static void a_new_epoch_that_somebody_else_has_begun_as_well_is_left_to_them(void **state) {
+  weir_durable_writer *writer = pipelined(*state, 1, true);
+  uint64_t id;
+  assert_sent(writer, 0, 1, "1", &id);
+  answer(writer, id, 403, "Producer-Epoch", "1", NULL, NULL);
+  assert_sent(writer, 2, 0, "1", &id);
+  status(writer, id, 204); /* not of this batch: it was never sent in this epoch before */
+  assert_int_equal(of(writer)->confirmed, 1);
+  assert_sent(writer, 3, 0, "1", &id);
+  lose(writer, id);
+  assert_sent(writer, 3, 0, "1", &id);
+  status(writer, id, 204); /* now it may well be this one */
+  assert_int_equal(of(writer)->confirmed, 2);
+  weir_durable_writer_free(writer);
+
+  writer = make(*state, plain());
+  assert_ok(weir_durable_writer_restart(writer));
+  append(writer, "a");
+  assert_sent(writer, 1, 0, "a", &id);
+  status(writer, id, 204);
+  assert_failed(writer, "stale_epoch", 204, 0, 1);
+  weir_durable_writer_free(writer);
 }
 
 static void a_restart_begins_the_next_epoch_when_all_is_confirmed(void **state) {
@@ -1207,6 +1234,7 @@ int main(void) {
       memory_test(what_cannot_have_arrived_is),
       memory_test(two_who_claim_from_each_other_back_off),
       memory_test(epochs_that_cannot_be_are_not_claimed),
+      memory_test(a_new_epoch_that_somebody_else_has_begun_as_well_is_left_to_them),
       memory_test(a_restart_begins_the_next_epoch_when_all_is_confirmed),
       memory_test(numbers_end_where_the_protocol_ends_them),
       memory_test(configurations_that_make_no_sense_are_refused_by_name),

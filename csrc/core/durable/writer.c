@@ -78,7 +78,7 @@ weir_durable_writer *weir_durable_writer_new(const weir_alloc *alloc,
   writer->alloc = alloc;
   writer->config = with_defaults(config);
   writer->state.epoch = config->epoch;
-  writer->state.next_sequence = config->sequence;
+  writer->state.next_sequence = writer->state.confirmed_sequence = config->sequence;
   weir_list_init(&writer->batches);
   return writer;
 }
@@ -342,6 +342,7 @@ static void confirm(weir_durable_writer *writer, batch *b) {
   weir_durable_writer_state *state = &writer->state;
   state->queued_bytes -= b->payload;
   state->confirmed = b->first_item + b->item_count;
+  state->confirmed_sequence = b->sequence + 1;
   state->batches++;
   if (b->close) state->closed = true;
   if (writer->refused == b) writer->refused = NULL; /* an earlier attempt had arrived after all */
@@ -413,13 +414,17 @@ static void out_of_order(weir_durable_writer *writer, batch *b,
   confirm_below(writer, expected); /* may be the end of b */
 }
 
-/* Gives everything unconfirmed new numbers in a new epoch. */
-static void renumber(weir_durable_writer *writer, uint64_t epoch) {
+static void begin_epoch(weir_durable_writer *writer, uint64_t epoch) {
   writer->state.epoch = epoch;
-  writer->state.next_sequence = 0;
-  writer->state.claims++;
+  writer->state.next_sequence = writer->state.confirmed_sequence = 0;
   writer->claimed = false;
   writer->fresh = true;
+}
+
+/* Gives everything unconfirmed new numbers in a new epoch. */
+static void renumber(weir_durable_writer *writer, uint64_t epoch) {
+  begin_epoch(writer, epoch);
+  writer->state.claims++;
   for (batch *b = first_unconfirmed(writer); b != NULL; b = after(writer, b)) {
     b->numbered = b->held = false;
     b->ambiguous = false; /* the old epoch cannot have taken it, and is over */
@@ -491,9 +496,6 @@ weir_status weir_durable_writer_restart(weir_durable_writer *writer) {
   const weir_durable_writer_state *state = &writer->state;
   if (state->failed || state->closing || first_of(writer) != NULL) return WEIR_E_INVALID;
   if (state->epoch >= NUMBER_MAX) return WEIR_E_LIMIT;
-  writer->state.epoch++;
-  writer->state.next_sequence = 0;
-  writer->claimed = false;
-  writer->fresh = true;
+  begin_epoch(writer, state->epoch + 1);
   return WEIR_OK;
 }

@@ -108,10 +108,11 @@ weir_status weir_durable_writer_restart(weir_durable_writer *writer);
 typedef struct weir_durable_writer_state {
   /* Those of the next new batch: to be saved when everything is confirmed. */
   uint64_t epoch, next_sequence;
-  uint64_t items;        /* appended */
-  uint64_t confirmed;    /* every item before this number is in the stream */
-  uint64_t unsent;       /* no item from this number on has been handed out yet */
-  uint64_t queued_bytes; /* of items that are not confirmed */
+  uint64_t confirmed_sequence; /* of this epoch, every batch below it is confirmed */
+  uint64_t items;              /* appended */
+  uint64_t confirmed;          /* every item before this number is in the stream */
+  uint64_t unsent;             /* no item from this number on has been handed out yet */
+  uint64_t queued_bytes;       /* of items that are not confirmed */
   uint32_t in_flight;
   uint64_t batches;         /* confirmed */
   uint64_t retries;         /* handings out of a batch after its first */
