@@ -266,7 +266,7 @@ static void complete(weir_http_request *request, CURLcode code) {
     fail(request, classify(request, code, number),
          request->said[0] != '\0' ? request->said : curl_easy_strerror(code));
   } else if (!request->head_done) {
-    fail(request, WEIR_HTTP_PROTOCOL, "the server sent no answer");
+    fail(request, WEIR_HTTP_NETWORK, "the connection ended before the head of the answer did");
   }
   end(request);
   notify(request);
@@ -450,13 +450,19 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
   weir_http *http = poll->data;
   uv_os_fd_t fd;
   if (uv_fileno((uv_handle_t *)poll, &fd) != 0) return;
-  int what = (events & UV_READABLE ? CURL_CSELECT_IN : 0) |
-             (events & UV_WRITABLE ? CURL_CSELECT_OUT : 0) | (status < 0 ? CURL_CSELECT_ERR : 0);
+  int what =
+      (events & UV_READABLE ? CURL_CSELECT_IN : 0) | (events & UV_WRITABLE ? CURL_CSELECT_OUT : 0);
+  /* An error of the socket. There may be an answer before it, so libcurl has to run into it. */
+  if (status < 0) what = CURL_CSELECT_IN | CURL_CSELECT_OUT;
   int running;
   weir_sigpipe hold;
   weir_sigpipe_hold(&hold);
   curl_multi_socket_action(http->multi, fd, what, &running);
   weir_sigpipe_release(&hold);
+  /* libuv has stopped watching it; libcurl, if it still uses it, counts on that. */
+  if (status < 0 && !uv_is_closing((uv_handle_t *)poll) && !uv_is_active((uv_handle_t *)poll)) {
+    uv_poll_start(poll, UV_READABLE | UV_WRITABLE, on_ready);
+  }
   collect(http);
 }
 
@@ -665,8 +671,6 @@ static void set_connection(CURL *easy, const weir_http_options *options) {
   if (options->proxy != NULL) curl_easy_setopt(easy, CURLOPT_PROXY, options->proxy);
   long version = options->http2 ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1;
   curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, version);
-  /* Requests that could share a connection wait until it is known whether it lets them. */
-  curl_easy_setopt(easy, CURLOPT_PIPEWAIT, options->http2 ? 1L : 0L);
 }
 
 static void set_callbacks(weir_http_request *request, bool streamed) {
@@ -741,6 +745,10 @@ static bool set_up(weir_http_request *request, const weir_http_call *call) {
   const weir_http_options *options = &request->http->options;
   set_connection(request->easy, options);
   set_tls(request->easy, options);
+  /* Requests that could share a connection wait until TLS has told whether it lets them. Without
+   * TLS only the first answer would tell, and that may take for ever. */
+  bool secure = curl_strnequal(call->url, "https:", 6) != 0;
+  curl_easy_setopt(request->easy, CURLOPT_PIPEWAIT, options->http2 && secure ? 1L : 0L);
   set_callbacks(request, call->streamed);
   set_method(request->easy, call);
   if (call->decompress) curl_easy_setopt(request->easy, CURLOPT_ACCEPT_ENCODING, "gzip");

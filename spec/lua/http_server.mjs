@@ -141,6 +141,7 @@ const servers = {
   plain,
   brief,
   tls: https.createServer(tls, answer),
+  other: https.createServer(tls, answer), // at an address that the certificate does not name
   h2: http2.createSecureServer({ ...tls, allowHTTP1: true }, answer),
   raw: net.createServer(raw),
   bomb: net.createServer(bomb),
@@ -150,7 +151,7 @@ const servers = {
 servers.h2.on('session', () => { state.connections++ })
 const ports = {}
 for (const [name, server] of Object.entries(servers)) {
-  await new Promise(resolve => server.listen(0, '127.0.0.1', resolve))
+  await new Promise(resolve => server.listen(0, name === 'other' ? '127.0.0.2' : '127.0.0.1', resolve))
   ports[name] = server.address().port
 }
 console.log(JSON.stringify(ports))
