@@ -376,9 +376,14 @@ weir_status weir_json_next(weir_json *json, const unsigned char **data, size_t *
   const event what = scan(json, data, end, &start);
   *len = (size_t)(end - *data);
   json->position += (uint64_t)(*data - begun);
-  if (json->failed != WEIR_OK) return json->failed;
-  if (!json->in_item) return WEIR_E_AGAIN;
-  return take(json, start, (size_t)(*data - start), what != NONE, item);
+  const size_t run = (size_t)(*data - start);
+  if (json->failed != WEIR_OK) {
+    /* What is wrong beyond the limit would not have been seen in smaller pieces. */
+    if (json->in_item && run > json->max_item - json->len)
+      (void)take(json, start, run, false, item);
+    return json->failed;
+  }
+  return json->in_item ? take(json, start, run, what != NONE, item) : WEIR_E_AGAIN;
 }
 
 weir_status weir_json_end(weir_json *json) {
