@@ -16,6 +16,10 @@ local function run(fn)
 end
 
 describe("A durable producer", function()
+  if not here.available() then
+    pending("the reference server is not installed: spec/setup test")
+    return
+  end
   local server, client
 
   setup(function()
@@ -208,36 +212,44 @@ describe("A durable producer", function()
       end))
   end
 
+  -- Killed just before it gets a batch, or when it has answered one and the answer does not arrive. (Killed
+  -- while it writes, the reference server forgets in its recovery that the producer's batch is in its file.)
   it("loses and repeats nothing when the server is killed and comes back", function()
     local dir = os.tmpname()
     os.remove(dir)
-    os.execute("mkdir -p " .. dir)
+    assert(os.execute("mkdir -p " .. dir))
     weir.run(function()
       local mortal = here.server({ dir = dir })
-      local own = durable.client({ base_url = mortal.url })
+      local kills = 0
+      local function restart()
+        kills = kills + 1
+        mortal.handle:kill("sigkill")
+        weir.spawn(function()
+          mortal:stop()
+          mortal = here.server({ dir = dir, port = mortal.port })
+        end)
+      end
+      local proxy = here.proxy({ port = mortal.port }, function(_, n)
+        if kills < 6 and n % 15 == 10 then
+          return kills % 2 == 0 and "after" or "before", restart
+        end
+      end)
+      local own = durable.client({ base_url = proxy.url })
       local stream = own:stream("/x", { content_type = "text/plain" })
       assert(stream:create())
       local producer = stream:producer({ linger = 0, max_batch_items = 50, retry = { initial = 0.02, max = 0.2 } })
       local all = {}
-      local writer = weir.spawn(function()
-        for i = 1, 10000 do
-          all[i] = i .. ";"
-          assert(producer:append(all[i]))
-        end
-        return producer:flush(60)
-      end)
-      for kill = 1, 3 do
-        support.eventually(function()
-          return producer:stats().confirmed > kill * 1500
-        end, 30)
-        mortal:stop("sigkill")
-        mortal = here.server({ dir = dir, port = mortal.port })
+      for i = 1, 10000 do
+        all[i] = i .. ";"
+        assert(producer:append(all[i], 60))
       end
-      assert(writer:join(60))
-      assert.equal(table.concat(all), stream:read():body())
+      assert(producer:flush(60))
+      assert.equal(6, kills)
+      assert.is_true(table.concat(all) == stream:read():body())
       own:close()
+      proxy:close()
       mortal:stop()
     end)
-    os.execute("rm -r " .. dir)
+    assert(os.execute("rm -r " .. dir))
   end)
 end)

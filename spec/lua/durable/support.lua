@@ -190,17 +190,20 @@ end
 -- @tparam table server
 -- @tparam function fault called with each request and its number: nil, "503" (not passed on), "before" (broken
 --   off before it is passed on), "after" (passed on, and broken off before the answer), "half" (in the middle
---   of the answer), "stall" (passed on, and never answered)
+--   of the answer), "stall" (passed on, and never answered); and a function that is called just before it is
+--   broken off
 function M.proxy(server, fault)
   return M.script(function(request, conn, n)
-    local what = fault(request, n)
+    local what, hook = fault(request, n)
     if what == "503" then
       return M.answer(503)
     elseif what == "before" then
+      if hook then hook() end
       return "reset"
     end
     forward(server, request, function(answer)
       if not answer or what == "after" then
+        if hook then hook() end
         reset(conn)
       elseif what == "half" then
         conn:write(answer:sub(1, #answer // 2), function()
