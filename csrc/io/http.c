@@ -56,6 +56,7 @@ struct weir_http_request {
   uint64_t timer;
   uint64_t whole_at, head_at; /* deadlines */
   uint64_t idle, active_at;
+  curl_off_t uploaded; /* when it was last looked at */
   weir_http_changed changed;
   void *user;
 
@@ -211,10 +212,21 @@ static void end(weir_http_request *request) {
   request->loop->pending--;
 }
 
+/* Nobody is told of the bytes of a body that libcurl has as a whole: one has to look. */
+static bool uploads(weir_http_request *request, uint64_t now) {
+  curl_off_t uploaded = request->uploaded;
+  curl_easy_getinfo(request->easy, CURLINFO_SIZE_UPLOAD_T, &uploaded);
+  if (uploaded == request->uploaded) return false;
+  request->uploaded = uploaded;
+  request->active_at = now;
+  return true;
+}
+
 static void on_timeout(weir_alarm *alarm, uint64_t now) {
   weir_http_request *request = weir_list_of(alarm, weir_http_request, alarm);
   request->timer = NO_TIMER;
-  if (now < next_due(request)) {
+  bool idle = now >= idle_at(request) && !uploads(request, now);
+  if (!idle && now < next_due(request)) {
     arm(request, false);
     return;
   }

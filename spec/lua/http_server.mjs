@@ -65,6 +65,11 @@ const routes = {
     req.on('end', () => res.end(String(state.received)))
     if (q.has('go')) req.resume()
   },
+  // Reads 64 KiB every 10 ms.
+  sip: (req, res) => {
+    req.on('data', () => { req.pause(); setTimeout(() => req.resume(), 10) })
+    req.on('end', () => res.end('drunk'))
+  },
   release: (req, res) => { later.splice(0).forEach(fn => fn()); res.end() },
   refuse: (req, res) => { res.writeHead(413, { Connection: 'close' }); res.end('too much') },
   never: (req, res) => { req.resume(); res.on('close', () => state.aborted++) },
