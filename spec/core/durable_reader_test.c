@@ -443,6 +443,60 @@ static void short_connections_with_data_do_not_end_events(void **state) {
   done(&h);
 }
 
+static void only_connections_in_a_row_count_as_short(void **state) {
+  hand h = live_hand(*state, WEIR_DURABLE_LIVE_SSE, JSON);
+  for (int i = 0; i < 5; i++) {
+    assert_non_null(strstr(ask(&h), "live=sse"));
+    head(&h, 200, EVENTS);
+    if (i == 2) assert_ok(feed(&h, CONTROL("{\"streamNextOffset\":\"1\"}")));
+    end(&h, WEIR_DURABLE_ANSWERED);
+  }
+  assert_string_equal(ask(&h), "1 live=sse");
+  take(&h);
+  done(&h);
+}
+
+static void cuts_with_progress_use_up_no_retries(void **state) {
+  hand h = new_hand(*state, WEIR_DURABLE_LIVE_NONE, NULL);
+  char body[32] = "";
+  for (size_t i = 0; i < 20; i++) {
+    assert_string_equal(ask(&h), "-1");
+    head(&h, 200, BYTES NEXT("20") TAIL);
+    body[i] = (char)('a' + i);
+    assert_ok(feed(&h, body));
+    end(&h, WEIR_DURABLE_LOST);
+  }
+  ask(&h);
+  answer(&h, 200, BYTES NEXT("20") TAIL, body);
+  assert_false(state_of(&h).failed);
+  take(&h);
+  assert_string_equal(state_of(&h).position, "20");
+  done(&h);
+}
+
+static void text_that_is_too_long_for_its_control_is_read_by_long_poll(void **state) {
+  hand h = live_hand(*state, WEIR_DURABLE_LIVE_SSE, TEXT);
+  ask(&h);
+  head(&h, 200, EVENTS);
+  weir_status status = WEIR_OK;
+  for (int i = 0; i < 200 && status == WEIR_OK; i++)
+    status = feed(&h, "event: data\ndata: 0123456789\n\n");
+  assert_status(status, WEIR_E_LIMIT);
+  end(&h, WEIR_DURABLE_LOST);
+  assert_string_equal(take(&h), "");
+  assert_string_equal(ask(&h), "0 live=long-poll");
+  done(&h);
+}
+
+static void a_tail_without_a_name_is_no_place_to_begin_at(void **state) {
+  hand h = new_hand(*state, WEIR_DURABLE_LIVE_LONG_POLL, "now");
+  ask(&h);
+  answer(&h, 204, TAIL, "");
+  assert_string_equal(ask(&h), "closed");
+  assert_string_equal(state_of(&h).code, "parse_error");
+  done(&h);
+}
+
 static void an_event_that_is_too_long_is_read_by_long_poll(void **state) {
   hand h = live_hand(*state, WEIR_DURABLE_LIVE_SSE, JSON);
   ask(&h);
@@ -805,6 +859,10 @@ int main(void) {
       memory_test(events_are_given_up_when_the_server_has_none),
       memory_test(three_short_connections_that_bring_nothing_end_events),
       memory_test(short_connections_with_data_do_not_end_events),
+      memory_test(only_connections_in_a_row_count_as_short),
+      memory_test(cuts_with_progress_use_up_no_retries),
+      memory_test(text_that_is_too_long_for_its_control_is_read_by_long_poll),
+      memory_test(a_tail_without_a_name_is_no_place_to_begin_at),
       memory_test(an_event_that_is_too_long_is_read_by_long_poll),
       memory_test(errors_that_may_pass_are_retried_up_to_the_limit),
       memory_test(errors_that_will_not_pass_end_it),
