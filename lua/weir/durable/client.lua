@@ -335,9 +335,10 @@ function Client.error_of(_, request, res, context)
     expected_seq = fields.expected_seq,
     received_seq = fields.received_seq,
   }
-  if request.method ~= "HEAD" then
-    all.detail = derrors.detail(res:body(ERROR_BODY))
+  if request.method ~= "HEAD" and not res.detail then
+    res.detail = derrors.detail(res:body(ERROR_BODY))
   end
+  all.detail = res.detail
   for name, value in pairs(context or {}) do
     all[name] = value
   end

@@ -101,6 +101,7 @@ end
 -- @tparam[opt=30] number opts.timeout seconds for one attempt of a request
 -- @tparam[opt] table opts.retry as for the client; repetitions are not bounded unless this says so
 -- @tparam[opt] table opts.headers,opts.params
+-- @tparam[opt=1] number level whom to blame for misuse, as for `error`, seen from the caller
 -- @treturn producer
 function M.new(stream, opts, level)
   level = (level or 1) + 1

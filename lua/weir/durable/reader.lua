@@ -52,6 +52,7 @@ end
 -- @tparam[opt="64 MiB"] number|string opts.max_event longest server-sent event, and JSON item
 -- @tparam[opt] table opts.retry as for the client; repetitions are not bounded unless this says so
 -- @tparam[opt] table opts.headers,opts.params
+-- @tparam[opt=1] number level whom to blame for misuse, as for `error`, seen from the caller
 -- @treturn reader
 function M.new(stream, opts, level)
   level = (level or 1) + 1

@@ -24,6 +24,7 @@ local OPTIONS = { content_type = "string", codec = { "string", "table" }, header
 --   known at the first append
 -- @tparam[opt="raw"] string|table opts.codec
 -- @tparam[opt] table opts.headers,opts.params for each request, beside the client's
+-- @tparam[opt=1] number level whom to blame for misuse, as for `error`, seen from the caller
 -- @treturn stream
 function M.new(client, url, opts, level)
   level = (level or 1) + 1
@@ -173,7 +174,7 @@ end
 -- @tparam[opt] number opts.ttl seconds without use after which it expires
 -- @tparam[opt] string opts.expires_at time, RFC 3339
 -- @tparam[opt] boolean opts.closed with what is in `data`, and nothing more
--- @param[opt] opts.data initial content; a string goes as it is, other values by the codec
+-- @param[opt] opts.data initial content: with a codec one value, else a string that is sent as it is
 -- @tparam[opt] table opts.headers,opts.params
 -- @tparam[opt] number opts.timeout
 -- @treturn ?table `created`, `status`, `offset`, `content_type`, `closed`, `location`
