@@ -330,7 +330,7 @@ static event scan(weir_json *json, const unsigned char **data, const unsigned ch
 /* Keeps bytes of an element that is not complete. */
 static weir_status keep(weir_json *json, const unsigned char *bytes, size_t len) {
   const size_t need = json->len + len, size = json->buf == NULL ? 0 : json->buf->size;
-  if (need > size) {
+  if (json->buf == NULL || need > size) {
     size_t grown = size < 128 ? 256 : size < SIZE_MAX / 2 ? 2 * size : need;
     if (grown < need) grown = need;
     weir_buf *buf =

@@ -407,16 +407,17 @@ static weir_status settle(weir_durable_reader *r, const mark *m) {
 
 /* Text waits for its control event. */
 static weir_status keep_text(weir_durable_reader *r, const weir_slice *data) {
+  if (data->len == 0) return WEIR_OK;
   if (data->len > r->config.max_event - r->text_len) return WEIR_E_LIMIT;
   const size_t need = r->text_len + data->len, size = r->text == NULL ? 0 : r->text->size;
-  if (need > size) {
+  if (r->text == NULL || need > size) {
     const size_t grown = need < SIZE_MAX / 2 && r->text_len > 0 ? 2 * need : need;
     weir_buf *buf =
         r->text == NULL ? weir_buf_new(r->alloc, grown) : weir_buf_resize(r->text, grown);
     if (buf == NULL) return bad_body(r, WEIR_E_NOMEM);
     r->text = buf;
   }
-  if (data->len > 0) memcpy(r->text->data + r->text_len, data->ptr, data->len);
+  memcpy(r->text->data + r->text_len, data->ptr, data->len);
   r->text_len = need;
   return WEIR_OK;
 }

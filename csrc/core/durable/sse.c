@@ -126,7 +126,7 @@ static const unsigned char *skip_mark(weir_sse *sse, const unsigned char *at,
     at++;
     sse->bom++;
   }
-  if (sse->bom == sizeof BOM) {
+  if (sse->bom >= sizeof BOM) {
     sse->state = STATE_NAME;
   } else if (at < end) {
     sse->state = STATE_NAME;
