@@ -67,7 +67,7 @@ static outcome split(const uint8_t *data, size_t size, uint8_t limits, uint8_t c
 
 static int is_array(const uint8_t *data, size_t size) {
   size_t i = 0;
-  while (i < size && memchr(" \t\r\n", data[i], 4) != NULL)
+  while (i < size && (data[i] == ' ' || data[i] == '\t' || data[i] == '\r' || data[i] == '\n'))
     i++;
   return i < size && data[i] == '[';
 }
