@@ -1,5 +1,6 @@
 /*
- * core.durable_reader{live=nil|"long-poll"|"sse"|"auto", position="-1", max_event=bytes,
+ * core.durable_reader{live="none"|"long-poll"|"sse"|"auto", position="-1", max_event=bytes,
+ *                     content_type=nil|"...",     of the stream, if known: SSE then begins at once
  *                     retry={max_retries=, initial=s, max=s, multiplier=, floor_max=s}}
  *
  *   :request(now) -> {offset=, live=, cursor=, sse=bool} | nil, "again" | nil, "closed"
@@ -59,7 +60,8 @@ static void get_retry(lua_State *L, weir_retry_policy *policy) {
 }
 
 static int new_reader(lua_State *L) {
-  static const char *const KNOWN[] = {"live", "position", "max_event", "retry", NULL};
+  static const char *const KNOWN[] = {"live",         "position", "max_event",
+                                      "content_type", "retry",    NULL};
   if (lua_isnoneornil(L, 1)) {
     lua_settop(L, 0);
     lua_newtable(L);
@@ -72,6 +74,8 @@ static int new_reader(lua_State *L) {
   const lua_Number max_event = weir_lua_option_number(L, 1, "max_event", 0);
   if (!(max_event >= 0 && max_event < 0x1p53)) luaL_error(L, "option 'max_event' is out of range");
   config.max_event = (size_t)max_event;
+  lua_getfield(L, 1, "content_type");
+  config.content_type = luaL_optstring(L, -1, NULL);
   lua_getfield(L, 1, "position");
   size_t len;
   config.position = luaL_optlstring(L, -1, "-1", &len);

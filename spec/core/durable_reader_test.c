@@ -443,6 +443,40 @@ static void short_connections_with_data_do_not_end_events(void **state) {
   done(&h);
 }
 
+static void events_begin_at_once_when_the_type_is_known(void **state) {
+  static const struct {
+    weir_durable_live live;
+    const char *position, *type, *expected;
+  } TABLE[] = {{WEIR_DURABLE_LIVE_SSE, "5", "application/json", "5 live=sse"},
+               {WEIR_DURABLE_LIVE_SSE, "5", "", "5"},
+               {WEIR_DURABLE_LIVE_SSE, "5", NULL, "5"},
+               {WEIR_DURABLE_LIVE_SSE, "now", "application/json", "now"},
+               {WEIR_DURABLE_LIVE_SSE, "5,1", "text/plain", "5"},
+               {WEIR_DURABLE_LIVE_AUTO, "5", "application/json", "5"},
+               {WEIR_DURABLE_LIVE_NONE, "5", "application/json", "5"}};
+  weir_test_alloc *memory = *state;
+  for (size_t i = 0; i < sizeof TABLE / sizeof TABLE[0]; i++) {
+    const weir_durable_reader_config config = {
+        .live = TABLE[i].live, .position = TABLE[i].position, .content_type = TABLE[i].type};
+    hand h = {.reader = weir_durable_reader_new(&memory->alloc, &config), .now = WEIR_SECOND};
+    assert_string_equal(ask(&h), TABLE[i].expected);
+    done(&h);
+  }
+}
+
+static void events_that_are_refused_at_once_show_a_bad_offset_by_long_poll(void **state) {
+  weir_test_alloc *memory = *state;
+  const weir_durable_reader_config config = {
+      .live = WEIR_DURABLE_LIVE_SSE, .position = "bad", .content_type = "text/plain"};
+  hand h = {.reader = weir_durable_reader_new(&memory->alloc, &config), .now = WEIR_SECOND};
+  assert_string_equal(ask(&h), "bad live=sse");
+  answer(&h, 400, "", "");
+  assert_string_equal(ask(&h), "bad live=long-poll");
+  answer(&h, 400, "", "");
+  assert_string_equal(state_of(&h).code, "invalid_offset");
+  done(&h);
+}
+
 static void only_connections_in_a_row_count_as_short(void **state) {
   hand h = live_hand(*state, WEIR_DURABLE_LIVE_SSE, JSON);
   for (int i = 0; i < 5; i++) {
@@ -682,6 +716,8 @@ static void replace_reader(client *c, model *m) {
   done(&c->hand);
   weir_durable_reader_config config = {
       .live = (weir_durable_live)(1 + draw(m, 3)), .position = position, .max_event = CONTENT};
+  static const char *const TYPES[] = {"application/json", "image/png", "text/plain"};
+  if (draw(m, 2) == 0) config.content_type = TYPES[m->kind];
   weir_retry_policy_default(&config.retry);
   c->hand = (hand){.reader = weir_durable_reader_new(&c->memory->alloc, &config), .now = now};
 }
@@ -859,6 +895,8 @@ int main(void) {
       memory_test(events_are_given_up_when_the_server_has_none),
       memory_test(three_short_connections_that_bring_nothing_end_events),
       memory_test(short_connections_with_data_do_not_end_events),
+      memory_test(events_begin_at_once_when_the_type_is_known),
+      memory_test(events_that_are_refused_at_once_show_a_bad_offset_by_long_poll),
       memory_test(only_connections_in_a_row_count_as_short),
       memory_test(cuts_with_progress_use_up_no_retries),
       memory_test(text_that_is_too_long_for_its_control_is_read_by_long_poll),

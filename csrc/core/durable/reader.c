@@ -521,8 +521,7 @@ uint64_t weir_durable_reader_deadline(const weir_durable_reader *r) {
   return r->phase != PHASE_IDLE || r->over ? WEIR_NEVER : r->not_before;
 }
 
-static void take_type(weir_durable_reader *r) {
-  const weir_durable_text *type = &r->response.content_type;
+static void take_type(weir_durable_reader *r, const weir_durable_text *type) {
   if (r->typed || type->len == 0) return;
   r->typed = true;
   r->json_stream = is_type(type, "application/json");
@@ -576,7 +575,7 @@ void weir_durable_reader_head(weir_durable_reader *r, const weir_durable_respons
     begin_events(r);
     return;
   }
-  take_type(r);
+  take_type(r, &r->response.content_type);
   if (empty) {
     r->phase = PHASE_EMPTY;
   } else {
@@ -759,6 +758,18 @@ static bool set_position(weir_durable_reader *r, const char *text) {
   return true;
 }
 
+/* Without a catch-up read where nothing is to be learned from one. */
+static void begin_live(weir_durable_reader *r, const char *content_type) {
+  weir_durable_text type = {.len = 0};
+  const size_t len = strlen(content_type);
+  if (len > sizeof type.bytes) return;
+  memcpy(type.bytes, content_type, len);
+  type.len = (uint16_t)len;
+  take_type(r, &type);
+  const bool at_offset = r->at.count == 0 && !is_text(r->at.offset, "now", 3);
+  if (r->typed && r->config.live == WEIR_DURABLE_LIVE_SSE && at_offset) go_live(r);
+}
+
 weir_durable_reader *weir_durable_reader_new(const weir_alloc *alloc,
                                              const weir_durable_reader_config *config) {
   alloc = weir_alloc_or_default(alloc);
@@ -780,7 +791,8 @@ weir_durable_reader *weir_durable_reader_new(const weir_alloc *alloc,
     weir_durable_reader_free(r);
     return NULL;
   }
-  r->config.position = NULL;
+  if (config->content_type != NULL) begin_live(r, config->content_type);
+  r->config.position = r->config.content_type = NULL;
   return r;
 }
 

@@ -58,7 +58,10 @@ typedef struct weir_durable_reader weir_durable_reader;
 
 typedef struct weir_durable_reader_config {
   weir_durable_live live;
-  const char *position;    /* "-1" when NULL */
+  const char *position; /* "-1" when NULL */
+  /* Of the stream, where it is known, or NULL. With it SSE begins at once, without a catch-up read
+   * (which else tells the type), unless the position is "now" or inside an answer. */
+  const char *content_type;
   size_t max_event;        /* longest SSE event and JSON item, bytes. Default (0) 64 MiB */
   weir_retry_policy retry; /* all zero: the default */
 } weir_durable_reader_config;
