@@ -439,6 +439,13 @@ static void a_gap_may_say_that_the_batch_itself_has_arrived(void **state) {
   assert_int_equal(of(writer)->confirmed, 3);
   assert_int_equal(of(writer)->in_flight, 1);
   assert_sent(writer, 0, 3, "3", &a);
+  answer(writer, a, 200, "Stream-Next-Offset", "0_4", NULL, NULL);
+  assert_int_equal(of(writer)->offset.len, 3);
+  status(writer, b, 200);
+  assert_sent(writer, 0, 4, "4", &a);
+  gap(writer, a, "5", "4");
+  assert_int_equal(of(writer)->confirmed, 5);
+  assert_int_equal(of(writer)->offset.len, 0); /* the one known is not behind the last any more */
   weir_durable_writer_free(writer);
 }
 
@@ -550,14 +557,36 @@ static void the_first_refusal_in_order_is_the_one_that_counts(void **state) {
   weir_durable_writer_free(writer);
 }
 
-static void a_batch_that_had_arrived_after_all_is_no_failure(void **state) {
+static void a_later_refusal_does_not_hide_an_earlier_one(void **state) {
   weir_durable_writer *writer = pipelined(*state, 3, false);
-  uint64_t a, b;
+  uint64_t a, b, c;
   assert_sent(writer, 0, 1, "1", &a);
   assert_sent(writer, 0, 2, "2", &b);
-  status(writer, b, 401); /* of a retry, say, when the first had gone through */
+  assert_sent(writer, 0, 3, "3", &c);
+  status(writer, b, 413);
+  status(writer, c, 404);
   status(writer, a, 200);
-  assert_failed(writer, "unauthorized", 401, 2, 3);
+  assert_failed(writer, "too_large", 413, 2, 3);
+  weir_durable_writer_free(writer);
+}
+
+static void a_batch_that_had_arrived_after_all_is_no_failure(void **state) {
+  weir_durable_writer *writer = pipelined(*state, 3, false);
+  uint64_t a, b, c;
+  assert_sent(writer, 0, 1, "1", &a);
+  assert_sent(writer, 0, 2, "2", &b);
+  assert_sent(writer, 0, 3, "3", &c);
+  lose(writer, b); /* but it did arrive */
+  assert_sent(writer, 0, 2, "2", &b);
+  status(writer, b, 401);
+  assert_nothing(writer);
+  status(writer, c, 200);
+  status(writer, a, 200);
+  assert_false(of(writer)->failed);
+  assert_int_equal(of(writer)->confirmed, 4);
+  assert_sent(writer, 0, 4, "4", &a);
+  status(writer, a, 413);
+  assert_failed(writer, "too_large", 413, 4, 1);
   weir_durable_writer_free(writer);
 }
 
@@ -620,6 +649,21 @@ static void what_cannot_have_arrived_is(void **state) {
   assert_sent(writer, 0, 1, "1", &id);
   answer(writer, id, 403, "Producer-Epoch", "1", NULL, NULL);
   assert_sent(writer, 2, 0, "1", &id);
+  weir_durable_writer_free(writer);
+}
+
+static void what_an_old_epoch_did_not_take_is_not_in_doubt_any_more(void **state) {
+  weir_durable_writer *writer = pipelined(*state, 2, true);
+  uint64_t a, b;
+  assert_sent(writer, 0, 1, "1", &a);
+  assert_sent(writer, 0, 2, "2", &b);
+  lose(writer, b);
+  answer(writer, a, 403, "Producer-Epoch", "1", NULL, NULL); /* so neither of them is there */
+  assert_sent(writer, 2, 0, "1", &a);
+  status(writer, a, 200);
+  assert_sent(writer, 2, 1, "2", &b);
+  answer(writer, b, 403, "Producer-Epoch", "3", NULL, NULL);
+  assert_sent(writer, 4, 0, "2", &b);
   weir_durable_writer_free(writer);
 }
 
@@ -1227,11 +1271,13 @@ int main(void) {
       memory_test(what_repeating_cannot_mend_ends_the_writer),
       memory_test(batches_before_a_refused_one_are_brought_to_their_end),
       memory_test(the_first_refusal_in_order_is_the_one_that_counts),
+      memory_test(a_later_refusal_does_not_hide_an_earlier_one),
       memory_test(a_batch_that_had_arrived_after_all_is_no_failure),
       memory_test(a_stale_epoch_ends_the_writer_unless_it_claims),
       memory_test(auto_claim_numbers_everything_unconfirmed_anew),
       memory_test(what_may_have_arrived_is_not_sent_under_another_epoch),
       memory_test(what_cannot_have_arrived_is),
+      memory_test(what_an_old_epoch_did_not_take_is_not_in_doubt_any_more),
       memory_test(two_who_claim_from_each_other_back_off),
       memory_test(epochs_that_cannot_be_are_not_claimed),
       memory_test(a_new_epoch_that_somebody_else_has_begun_as_well_is_left_to_them),
