@@ -848,11 +848,30 @@ static void a_close_that_others_came_before_fails(void **state) {
 }
 
 static void a_close_whose_number_was_taken_by_data_did_not_close(void **state) {
-  weir_durable_writer *writer = make(*state, plain());
-  assert_ok(weir_durable_writer_close(writer, "x", 1, 0));
-  status(writer, next(writer).id, 204);
-  assert_failed(writer, "sequence_conflict", 204, 0, 1);
-  weir_durable_writer_free(writer);
+  for (size_t len = 0; len < 2; len++) {
+    weir_durable_writer *writer = make(*state, plain());
+    assert_ok(weir_durable_writer_close(writer, "x", len, 0));
+    status(writer, next(writer).id, 204);
+    assert_failed(writer, "sequence_conflict", 204, 0, len);
+    assert_false(of(writer)->closed);
+    weir_durable_writer_free(writer);
+  }
+}
+
+static void a_close_in_an_epoch_that_somebody_else_began_is_sent_in_the_next(void **state) {
+  for (size_t len = 0; len < 2; len++) {
+    weir_durable_writer_config config = plain();
+    config.auto_claim = true;
+    weir_durable_writer *writer = make(*state, config);
+    assert_ok(weir_durable_writer_restart(writer));
+    assert_ok(weir_durable_writer_close(writer, "x", len, 0));
+    status(writer, next(writer).id, 204);
+    const weir_durable_request request = next(writer);
+    assert_int_equal(request.epoch, 2);
+    answer(writer, request.id, 204, "Stream-Closed", "true", NULL, NULL);
+    assert_int_equal(of(writer)->closed, len == 0); /* with a body, 204 is a repeat again */
+    weir_durable_writer_free(writer);
+  }
 }
 
 /* --- memory ----------------------------------------------------------------------------------- */
@@ -1288,6 +1307,7 @@ int main(void) {
       memory_test(a_close_may_have_a_last_item),
       memory_test(a_close_that_others_came_before_fails),
       memory_test(a_close_whose_number_was_taken_by_data_did_not_close),
+      memory_test(a_close_in_an_epoch_that_somebody_else_began_is_sent_in_the_next),
       memory_test(any_allocation_may_fail_without_harm),
       memory_test(it_can_be_freed_at_any_time_and_null_too),
       memory_test(a_good_network_needs_no_luck),

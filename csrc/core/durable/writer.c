@@ -373,15 +373,17 @@ static void out_of_date(weir_durable_writer *writer, batch *b, uint64_t epoch,
 }
 
 static void accepted(weir_durable_writer *writer, batch *b, const weir_durable_response *response) {
-  const bool repeated = response->status == 204 && b->item_count > 0;
-  if (repeated && b->close && !response->closed) {
-    /* Its number was that of another batch, which did not close anything. */
-    refuse(writer, b, "sequence_conflict", response);
-    return;
-  }
+  /* 204 is a repeat, but to a close without a body, which has no other success. */
+  const bool unclosed = b->close && response->status == 204 && !response->closed;
+  const bool repeated = response->status == 204 && (b->item_count > 0 || unclosed);
   if (repeated && writer->fresh && b->sequence == 0 && !b->ambiguous) {
     /* Not this batch, which cannot have arrived: somebody has begun the same epoch before us. */
     out_of_date(writer, b, writer->state.epoch, response);
+    return;
+  }
+  if (unclosed) {
+    /* Its number was that of another batch, which did not close anything. */
+    refuse(writer, b, "sequence_conflict", response);
     return;
   }
   if (repeated) writer->state.duplicates++;

@@ -23,6 +23,11 @@
  * answered 500, 502, 504, ...), sending it under a new epoch might repeat it: then the writer fails
  * with "stale_epoch" instead.
  *
+ * A 204 to the first batch of an epoch that this writer began itself (by auto-claim or restart),
+ * sent once and not lost, cannot be about that batch: somebody else has begun the same epoch, which
+ * counts as a stale one. A 204 to a close must say Stream-Closed; otherwise its number was taken by
+ * another batch, and the writer fails with "sequence_conflict".
+ *
  * JSON streams: items are JSON texts (not checked here); a batch is `[a,b,c]`. Otherwise items are
  * concatenated.
  *
