@@ -72,6 +72,7 @@ function Server:stop(signal)
   for _, handle in ipairs({ self.handle, self.stdin, self.stdout }) do
     handle:close()
   end
+  runtime.pause() -- luv's own end of a state cannot finish with them
 end
 
 -- --- a server of scripted answers ---------------------------------------------------------------
