@@ -163,7 +163,7 @@ static weir_status reserve(const weir_durable_writer *writer, batch *b, size_t l
   if (len > SIZE_MAX / 4 - b->len - around) return WEIR_E_NOMEM;
   const size_t needed = b->len + around + len;
   const size_t old = b->body != NULL ? b->body->size : 0;
-  if (needed <= old) return WEIR_OK;
+  if (b->body != NULL && needed <= old) return WEIR_OK;
   size_t size = old > 0 ? old * 2 : FIRST_CAPACITY;
   if (size > writer->config.max_batch_bytes) size = writer->config.max_batch_bytes;
   if (size < needed) size = needed;
@@ -481,14 +481,18 @@ void weir_durable_writer_done(weir_durable_writer *writer, uint64_t id,
   if (b->arrived) {
     drop(writer, b); /* a later answer has confirmed it: whatever this one says, it is there */
   } else {
+    if (response == NULL && transport == WEIR_DURABLE_ANSWERED) transport = WEIR_DURABLE_LOST;
     if (transport != WEIR_DURABLE_ANSWERED) response = NULL;
     if (weir_durable_ambiguous(transport, response)) b->ambiguous = true;
-    switch (weir_durable_verdict(WEIR_DURABLE_PRODUCE, transport, response)) {
-      case WEIR_DURABLE_OK: accepted(writer, b, response); break;
-      case WEIR_DURABLE_FAILED: refused(writer, b, response); break;
-      default:
-        repeat(writer, b, weir_durable_code(WEIR_DURABLE_PRODUCE, transport, response), response,
-               now, random);
+    const weir_durable_outcome outcome =
+        weir_durable_verdict(WEIR_DURABLE_PRODUCE, transport, response);
+    if (response != NULL && outcome == WEIR_DURABLE_OK) {
+      accepted(writer, b, response);
+    } else if (response != NULL && outcome == WEIR_DURABLE_FAILED) {
+      refused(writer, b, response);
+    } else {
+      repeat(writer, b, weir_durable_code(WEIR_DURABLE_PRODUCE, transport, response), response, now,
+             random);
     }
   }
   if (writer->stale && writer->state.in_flight == 0) claim(writer, now, random);
