@@ -1,6 +1,7 @@
 // The reference server on a free loopback port, for the specs of the durable-stream client.
 //
 //   node server.mjs [--dir DIRECTORY] [--port PORT] [--long-poll MILLISECONDS]
+//     [--keep-alive MILLISECONDS]
 //
 // Prints one line, `listening http://127.0.0.1:PORT`, and runs until its standard input ends, which
 // is the case when the program that started it has ended. With --dir it keeps its streams in files
@@ -13,6 +14,7 @@ const { values } = parseArgs({
     dir: { type: 'string' },
     port: { type: 'string', default: '0' },
     'long-poll': { type: 'string', default: '500' },
+    'keep-alive': { type: 'string', default: '5000' },
   },
 })
 
@@ -23,6 +25,7 @@ const server = new DurableStreamTestServer({
   ...(values.dir === undefined ? {} : { dataDir: values.dir }),
 })
 await server.start()
+server.server.keepAliveTimeout = Number(values['keep-alive'])
 console.log(`listening ${server.url}`)
 
 process.stdin.on('end', () => process.exit(0))

@@ -33,21 +33,23 @@ local Server = {}
 Server.__index = Server
 
 --- Starts the reference server; it ends with this process.
--- @tparam[opt] table opts `dir`: keep streams in files there; `port`; `long_poll` in milliseconds (500)
+-- @tparam[opt] table opts `dir`: keep streams in files there; `port`; `long_poll` in milliseconds (500);
+--   `keep_alive`: milliseconds after which it closes an idle connection (5000);
+--   `quiet`: what it says of requests that are broken off is not shown
 -- @treturn table `url`, `port`; `stop(signal)`
 function M.server(opts)
   opts = opts or {}
   local args = { SERVER, "--long-poll", tostring(opts.long_poll or 500) }
-  for _, name in ipairs({ "dir", "port" }) do
+  for name, option in pairs({ dir = "--dir", port = "--port", keep_alive = "--keep-alive" }) do
     if opts[name] then
-      args[#args + 1] = "--" .. name
+      args[#args + 1] = option
       args[#args + 1] = tostring(opts[name])
     end
   end
   local stdin, stdout = luv.new_pipe(), luv.new_pipe()
   local self = setmetatable({ text = "", stdin = stdin, stdout = stdout }, Server)
   local pid
-  self.handle, pid = luv.spawn("node", { args = args, stdio = { stdin, stdout, 2 } }, function()
+  self.handle, pid = luv.spawn("node", { args = args, stdio = { stdin, stdout, not opts.quiet and 2 or nil } }, function()
     self.ended = true
   end)
   assert(self.handle, pid)
@@ -219,6 +221,66 @@ function M.proxy(server, fault)
       end
     end)
   end)
+end
+
+-- Passes on what `from` sends, up to `limit` bytes; then calls spent().
+local function pass(from, to, limit, spent)
+  local left = limit or math.huge
+  from:read_start(function(err, data)
+    if to:is_closing() then
+      return
+    elseif err or not data then
+      to:close()
+      return not from:is_closing() and from:close()
+    elseif #data <= left then
+      left = left - #data
+      to:write(data)
+      return
+    end
+    from:read_stop()
+    to:write(data:sub(1, left), spent)
+    left = 0
+  end)
+end
+
+--- A tunnel to the reference server that knows nothing of HTTP.
+-- @tparam table server
+-- @tparam function plan called with the number of each connection: nil, or `up` and `down`: how many bytes go
+--   through it in either direction; `stall`: nothing more comes then, instead of a broken connection
+-- @treturn table `url`, `connections` (how many there were), `close()`
+function M.tunnel(server, plan)
+  local listener = luv.new_tcp()
+  local self = setmetatable({ listener = listener, conns = {}, connections = 0 }, Script)
+  assert(listener:bind("127.0.0.1", 0))
+  listener:listen(64, function()
+    local near, far = luv.new_tcp(), luv.new_tcp()
+    listener:accept(near)
+    self.conns[near], self.conns[far] = true, true
+    self.connections = self.connections + 1
+    local limits = plan(self.connections) or {}
+    local function spent()
+      if limits.stall then
+        if not near:is_closing() then near:read_stop() end
+        if not far:is_closing() then far:read_stop() end
+        return
+      end
+      reset(near)
+      reset(far)
+    end
+    near:nodelay(true)
+    far:nodelay(true)
+    far:connect("127.0.0.1", server.port, function(failed)
+      if failed or near:is_closing() then
+        reset(far)
+        return reset(near)
+      end
+      pass(near, far, limits.up, spent)
+      pass(far, near, limits.down, spent)
+    end)
+  end)
+  self.port = listener:getsockname().port
+  self.url = "http://127.0.0.1:" .. self.port
+  return self
 end
 
 function Script:close()
