@@ -1,343 +1,511 @@
---- `weir durable`: streams over HTTP from the command line.
+--- `weir durable VERB URL`: streams of a durable-stream server from the shell.
 -- @module weir.cli.durable
+local arguments = require("weir.cli.durable.arguments")
 local cli = require("weir.cli")
 
 local M = {
-  summary = "create, write, read and follow durable streams over HTTP",
-  usage = "create|append|read|tail|head|close|delete|fork URL [OPTION...]",
+  summary = "create, append to, read and follow durable streams over HTTP",
+  usage = "VERB URL [OPTION...]",
   help = [[
-  create URL    [--type TYPE] [--ttl SECONDS] [--expires-at TIME] [--closed]
-  append URL    the standard input, exactly once; to a JSON stream each line is a value
-  read URL      [--from OFFSET] [--live long-poll|sse|auto] [--json]
-  tail URL      follow from the end: [--from OFFSET] [--checkpoint FILE] [--json]
-  head URL      what the server knows of the stream
-  close URL     no more can be appended
-  delete URL
-  fork URL      --source URL [--from OFFSET]
+VERBS
+  create URL     create the stream; one that exists just so is as good
+  append URL     append the standard input, exactly once
+  read URL       write the stream to the standard output
+  tail URL       the same, from now on and until the stream is closed
+  head URL       what the server knows of the stream
+  close URL      let nothing more be appended: readers come to an end
+  delete URL     delete the stream
+  fork URL NEW   create the stream NEW, on the same server, with what URL has
 
-Options of all:
-  --header 'NAME: VALUE'   with every request; may be given again
-  --timeout SECONDS        for one operation (30)
-  --json                   each value of a JSON stream on a line of its own; head as JSON
+APPEND
+  The whole input is one append, however long (256 MiB at most); to a JSON stream it is one
+  value, an array too.
+  --lines                one append for each line, sent while more is read: the lines of a JSON
+                         stream are values, those of others keep their line ends
+  --content-type TYPE    that of the stream; asked for when left out
 
-tail --checkpoint FILE keeps its position in FILE: started again it goes on there, and what it had
-written is not repeated.]],
+READ AND TAIL
+  --from OFFSET          begin at this offset of the server; -1 is the beginning (so read), now
+                         the end (so tail, without a checkpoint)
+  --live MODE            go on with what is appended later: long-poll, sse or auto (so tail)
+  --json                 items of a JSON stream one per line, digit by digit as they were sent;
+                         so does tail. Without, read writes one array
+  --checkpoint FILE      keep the position in FILE, and go on from there when FILE has one (--from
+                         counts only when it has none; it is -1 when left out). It is saved when
+                         the output was written: after an end in good order (Ctrl-C, SIGTERM, a
+                         closed pipe) nothing is lost or repeated; after a crash at worst the last
+                         chunk comes again
+
+CREATE AND FORK
+  --content-type TYPE    application/octet-stream when left out; application/json: a JSON stream
+  --ttl SECONDS          it expires after so long without use
+  --expires-at TIME      it expires then (2030-01-31T12:00:00Z)
+  --data TEXT            first content
+  --closed               with that, and nothing more
+  --at OFFSET            fork there; at the end when left out
+  --skip N               fork so many bytes, or JSON items, after --at
+
+CLOSE
+  --data TEXT            append this in the same step
+
+EVERYWHERE
+  --header 'NAME: VALUE' send this header with each request; may be repeated
+  --json                 print the result as JSON
+  --retries N            repeat a request up to N times (8; while it follows or appends lines: for
+                         ever), each time after a longer pause
+  --timeout SECONDS      for one operation, or one attempt to append (30)
+  --ca FILE, --insecure  certificates to trust; trust any
+  --proxy URL            go through this proxy
+  --quiet                no progress on the terminal
+
+EXAMPLES
+  weir durable create http://localhost:4437/log --content-type text/plain
+  tail -F /var/log/syslog | weir durable append http://localhost:4437/log --lines
+  weir durable tail http://localhost:4437/log --checkpoint log.position >>copy
+  weir durable read http://localhost:4437/events --json | jq .name
+
+EXIT STATUS
+  0 done; also when the reader of its output went away. 1 failed. 2 used wrongly. 130 and 143
+  interrupted by SIGINT and SIGTERM.]],
 }
 
--- Whether an option takes a word.
-local OPTIONS = {
-  type = true, ttl = true, ["expires-at"] = true, closed = false, from = true, live = true, json = false,
-  checkpoint = true, source = true, header = true, timeout = true,
+-- What is loaded only when a stream is used, so that the list of commands needs none of it.
+local codec, durable, errors, luv, runtime, tasks
+local checkpoint, input, output, progress
+
+local function load_modules()
+  codec, durable, errors = require("weir.codec"), require("weir.durable"), require("weir.errors")
+  luv, runtime, tasks = require("luv"), require("weir.runtime"), require("weir.task")
+  checkpoint, input = require("weir.cli.durable.checkpoint"), require("weir.cli.durable.input")
+  output, progress = require("weir.cli.durable.output"), require("weir.cli.durable.progress")
+end
+
+local RETRIES = 8
+local LONGEST_INPUT = 256 * 1024 * 1024
+local LONGEST_LINE = 16 * 1024 * 1024
+local PAUSE = 0.05 -- seconds without input after which what was read is confirmed
+
+-- --- errors -------------------------------------------------------------------------------------
+
+local HINTS = {
+  not_found = "create it with 'weir durable create'",
+  unauthorized = "give them with --header 'Authorization: Bearer ...'",
+  invalid_offset = "give --from an offset of this server, -1 or now",
+  already_exists = "ask with 'weir durable head' what is there, or delete it",
 }
 
-local ALLOWED = {
-  create = { type = true, ttl = true, ["expires-at"] = true, closed = true },
-  append = {},
-  read = { from = true, live = true, json = true },
-  tail = { from = true, checkpoint = true, json = true, live = true },
-  head = { json = true },
-  close = {},
-  delete = {},
-  fork = { source = true, from = true },
-}
-
-local function split_header(text)
-  local name, value = text:match("^([^:%s]+):%s*(.-)%s*$")
-  if not name then
-    return nil, cli.usage_error(("--header '%s': 'NAME: VALUE' is expected"):format(text))
+-- The error with what can be done about it.
+local function explain(err, options)
+  if not errors.is(err) then
+    return err
   end
-  return name, value
+  local hint = HINTS[err.code]
+  if err.code == "invalid_offset" and options.checkpoint then
+    hint = ("remove %s to begin anew"):format(options.checkpoint)
+  end
+  return hint and errors.with(err, { message = err.message .. "; " .. hint }) or err
 end
 
--- Takes one option out of the words; the index of the last that it used.
-local function take_option(opts, args, i, action)
-  local name, value = args[i]:match("^%-%-([%w-]+)=?(.*)$")
-  local common = name == "header" or name == "timeout"
-  if OPTIONS[name] == nil or not (common or ALLOWED[action][name]) then
-    return nil, cli.usage_error(("%s has no option '%s'"):format(action, args[i]))
-  elseif not OPTIONS[name] then
-    opts[name] = true
-    return i
+-- Calls what raises an error for misuse; returns that as a usage error.
+local function checked(fn, ...)
+  local ok, result = pcall(fn, ...)
+  if ok then
+    return result
   end
-  if not args[i]:find("=", 1, true) then
-    i = i + 1
-    value = args[i]
-  end
-  if value == nil or value == "" then
-    return nil, cli.usage_error(("--%s needs a value"):format(name))
-  elseif name == "header" then
-    local key, text = split_header(value)
-    if not key then
-      return nil, text
-    end
-    opts.headers[key] = text
-  elseif name == "ttl" or name == "timeout" then
-    opts[name] = tonumber(value)
-    if not opts[name] then
-      return nil, cli.usage_error(("--%s needs a number, not '%s'"):format(name, value))
-    end
-  else
-    opts[name] = value
-  end
-  return i
+  return nil, cli.usage_error((tostring(result):gsub("^[^:]+:%d+: ", ""):gsub("^durable: ", "")))
 end
 
-local function parse(args)
-  local action = args[1]
-  if not ALLOWED[action or ""] then
-    local names = "append, close, create, delete, fork, head, read, tail"
-    return nil, cli.usage_error(("durable: one of %s is expected%s"):format(names,
-      action and (", not '%s'"):format(action) or ""))
+-- --- what every verb needs ----------------------------------------------------------------------
+
+local function headers_of(options)
+  local headers = {}
+  for _, pair in ipairs(options.header or {}) do
+    headers[pair[1]] = pair[2]
   end
-  local opts, i = { headers = {} }, 2
-  while i <= #args do
-    if args[i]:sub(1, 2) == "--" then
-      local err
-      i, err = take_option(opts, args, i, action)
-      if not i then
-        return nil, err
-      end
-    elseif opts.url then
-      return nil, cli.usage_error(("unexpected '%s'"):format(args[i]))
-    else
-      opts.url = args[i]
-    end
-    i = i + 1
-  end
-  if not opts.url then
-    return nil, cli.usage_error(("durable %s: the URL is missing"):format(action))
-  end
-  return action, opts
+  return headers
 end
 
-local act = {}
-
-function act.create(stream, opts, console)
-  local made, err = stream:create({
-    content_type = opts.type,
-    ttl = opts.ttl,
-    expires_at = opts["expires-at"],
-    closed = opts.closed,
+local function open_client(options)
+  return checked(durable.client, {
+    headers = headers_of(options),
+    timeout = options.timeout,
+    retry = { max_retries = options.retries or RETRIES },
+    tls = { ca = options.ca, verify = not options.insecure },
+    proxy = options.proxy,
+    cache = 0,
   })
-  if made then
-    console.out:write(made.created and "created" or "exists", " ", made.offset or "", "\n")
-  end
-  return made, err
 end
 
-function act.fork(stream, opts, console)
-  if not opts.source then
-    return nil, cli.usage_error("durable fork: --source is missing: the stream to fork")
-  end
-  local made, err = stream:fork({ from = opts.source, offset = opts.from })
-  if made then
-    console.out:write(made.created and "created" or "exists", " ", made.offset or "", "\n")
-  end
-  return made, err
+-- Of a producer or a reader that must not give up once it has begun.
+local function lasting(options)
+  return options.retries and { max_retries = options.retries } or {}
 end
 
-function act.head(stream, opts, console)
-  local found, err = stream:head()
-  if not found then
-    return nil, err
-  elseif opts.json then
-    console.out:write(require("cjson").encode(found), "\n")
-    return true
+local function on_terminal(file, fd)
+  return file == (fd == 1 and io.stdout or io.stderr) and luv.guess_handle(fd) == "tty"
+    and os.getenv("TERM") ~= "dumb"
+end
+
+-- Says what was done, for people only.
+local function note(self, text)
+  if self.terminal then
+    self.console.err:write(text, "\n")
   end
-  for _, name in ipairs({ "content_type", "offset", "closed", "ttl", "expires_at", "etag" }) do
-    if found[name] ~= nil then
-      console.out:write(("%-13s %s\n"):format(name, tostring(found[name])))
+end
+
+local function json_text(value)
+  local text = assert(codec.get("json").encode(value))
+  return (text:gsub("\\(.)", { ["/"] = "/" })) -- which need not be escaped
+end
+
+-- Prints the fields of a result that are there: as JSON, or as lines if `lines`.
+local function print_result(self, result, names, lines)
+  local out, parts = self.console.out, {}
+  for _, name in ipairs(names) do
+    local value = result[name]
+    if value ~= nil and self.options.json then
+      parts[#parts + 1] = ('"%s":%s'):format(name, json_text(value))
+    elseif value ~= nil and lines then
+      out:write(name, ": ", tostring(value), "\n")
     end
   end
-  return true
-end
-
-function act.close(stream, _, console)
-  local done, err = stream:close()
-  if done then
-    console.out:write("closed ", done.offset or "", "\n")
+  if self.options.json then
+    out:write("{", table.concat(parts, ","), "}\n")
   end
-  return done, err
+  return cli.OK
 end
 
-function act.delete(stream)
-  return stream:delete()
+local function is_json(content_type)
+  return content_type ~= nil and content_type:lower():match("^%s*([^;%s]*)") == "application/json"
 end
 
--- The next piece of the standard input; nil at its end. Others run meanwhile.
-local function read_input()
-  local waiter = require("weir.runtime").waiter()
-  require("luv").fs_read(0, 65536, -1, function(err, data)
-    waiter:wake(data, err)
-  end)
-  local data, err = waiter:wait()
-  if not data then
+-- Calls fn() in a task that SIGINT and SIGTERM cancel; a second signal ends the program at once. What fn
+-- returned, or the exit status of the interruption. SIGPIPE does nothing meanwhile: writing fails.
+local function interruptible(fn)
+  local task, interrupted, signals = tasks.spawn(fn), nil, {}
+  local function stop()
+    for i, signal in pairs(signals) do
+      signal:close()
+      signals[i] = nil
+    end
+  end
+  local function on(name, handler)
+    local signal = luv.new_signal()
+    signals[#signals + 1] = signal
+    signal:start(name, handler)
+  end
+  on("sigpipe", function() end)
+  for name, number in pairs({ sigint = 2, sigterm = 15 }) do
+    on(name, function()
+      interrupted = 128 + number
+      stop()
+      task:cancel("interrupted")
+    end)
+  end
+  local status, err = task:join()
+  stop()
+  if interrupted and (err == nil or errors.is(err, "cancelled")) then
+    return interrupted
+  end
+  return status, err
+end
+
+-- --- create, fork, head, close, delete ----------------------------------------------------------
+
+local verbs = {}
+
+local CREATED = { "created", "offset", "content_type", "closed", "location" }
+
+local function creation(options)
+  return {
+    content_type = options["content-type"],
+    ttl = options.ttl,
+    expires_at = options["expires-at"],
+    data = options.data,
+    closed = options.closed,
+  }
+end
+
+local function report_creation(self, stream, result)
+  note(self, ("%s %s"):format(result.created and "created" or "there is already", stream.url))
+  return print_result(self, result, CREATED)
+end
+
+function verbs.create(self)
+  local result, err = self.stream:create(creation(self.options))
+  if not result then
     return nil, err
   end
-  return data ~= "" and data or nil
+  return report_creation(self, self.stream, result)
 end
 
--- Hands the lines of the input to the producer, each as one value.
-local function append_lines(producer)
-  local rest = ""
+function verbs.fork(self)
+  local target, err = checked(self.client.stream, self.client, self.options[2])
+  if not target then
+    return nil, err
+  end
+  local opts = creation(self.options)
+  opts.from, opts.offset, opts.sub_offset = self.stream, self.options.at, self.options.skip
+  local result
+  result, err = target:fork(opts)
+  if not result then
+    return nil, err
+  end
+  return report_creation(self, target, result)
+end
+
+function verbs.head(self)
+  local result, err = self.stream:head()
+  if not result then
+    return nil, err
+  end
+  return print_result(self, result, { "offset", "content_type", "closed", "ttl", "expires_at", "etag" }, true)
+end
+
+function verbs.close(self)
+  local result, err
+  if self.options.data then
+    -- By a producer, so that the data is there once whatever happens to the answer.
+    result, err = self.stream:producer({ timeout = self.options.timeout }):close(self.options.data)
+  else
+    result, err = self.stream:close()
+  end
+  if not result then
+    return nil, err
+  end
+  note(self, "closed " .. self.stream.url)
+  return print_result(self, { closed = true, offset = result.offset }, { "closed", "offset" })
+end
+
+function verbs.delete(self)
+  local ok, err = self.stream:delete()
+  if not ok then
+    return nil, err
+  end
+  note(self, "deleted " .. self.stream.url)
+  return print_result(self, { deleted = true }, { "deleted" })
+end
+
+-- --- append -------------------------------------------------------------------------------------
+
+-- Whether a text can be a value of a JSON stream; the server has the last word.
+local function check_value(text, what)
+  local value, err = codec.get("json").decode(text)
+  if value ~= nil or err.message:find("nest", 1, true) then
+    return true -- nested deeper than the codec likes is JSON still
+  end
+  local reason = err.message:match("^.*: (.*)$") or err.message
+  return nil, errors.new("parse_error", ("%s is no JSON: %s"):format(what, reason))
+end
+
+local function append_all(self, source, producer)
+  local text, err = source:all(LONGEST_INPUT)
+  if not text then
+    return nil, err
+  elseif not text:find(self.json and "%S" or ".") then
+    return nil, errors.new("input", "there is nothing on the standard input to append")
+  elseif self.json then
+    local ok
+    ok, err = check_value(text, "the standard input")
+    if not ok then
+      return nil, errors.with(err, { message = err.message .. "; with --lines each line is a value" })
+    end
+  end
+  self.bytes = #text
+  return producer:append(text)
+end
+
+local function append_lines(self, source, producer)
+  local number = 0
+  local next_line = source:lines(LONGEST_LINE, PAUSE, function()
+    self.progress:show(self.bytes, number, "waiting for input", true)
+    return producer:flush()
+  end)
   while true do
-    local piece, err = read_input()
+    local line, err = next_line()
+    if not line then
+      return not err, err
+    end
+    number = number + 1
+    local ok = true
+    if self.json and line:find("%S") then
+      ok, err = check_value(line, ("line %d of the standard input"):format(number))
+    end
+    if ok and (not self.json or line:find("%S")) then
+      ok, err = producer:append(line)
+      self.bytes = self.bytes + #line
+    end
+    if not ok then
+      return nil, err
+    end
+    self.progress:show(self.bytes, number)
+  end
+end
+
+-- Lets what was appended before a failure arrive, and says how much that is.
+local function after_failure(producer, err)
+  producer:flush()
+  local confirmed = producer:stats().confirmed
+  return errors.with(err, { message = ("%s; lines appended before it: %d"):format(err.message, confirmed) })
+end
+
+function verbs.append(self)
+  local options = self.options
+  local content_type, err = options["content-type"]
+  if not content_type then
+    local found
+    found, err = self.stream:head()
+    if not found then
+      return nil, err
+    end
+    content_type = found.content_type or "application/octet-stream"
+  end
+  self.json, self.bytes = is_json(content_type), 0
+  local source
+  source, err = input.open()
+  if not source then
+    return nil, err
+  end
+  local producer = self.stream:producer({
+    content_type = content_type,
+    timeout = options.timeout,
+    retry = options.lines and lasting(options) or nil,
+  })
+  self.progress = progress.new(self.console.err, self.terminal)
+  local ok
+  ok, err = (options.lines and append_lines or append_all)(self, source, producer)
+  source:close()
+  local state
+  if ok then
+    state, err = producer:detach()
+  elseif options.lines and errors.is(err) then
+    err = after_failure(producer, err)
+  end
+  self.progress:finish()
+  if not state then
+    return nil, err
+  end
+  local count = producer:stats().confirmed
+  note(self, ("appended %s"):format(progress.size(self.bytes)))
+  return print_result(self, { offset = state.offset, items = count }, { "offset", "items" })
+end
+
+-- --- read, tail ---------------------------------------------------------------------------------
+
+local function not_json()
+  return errors.new("parse_error", "the stream is not JSON: leave --json out")
+end
+
+local function write_chunks(self, reader, out, position)
+  while true do
+    local chunk, err = reader:next()
     if err then
       return nil, err
     end
-    rest = rest .. (piece or "\n")
-    local from = 1
-    for line, behind in rest:gmatch("([^\n]*)\n()") do
-      from = behind
-      if line:find("%S") then
-        local ok
-        ok, err = producer:append(line)
-        if not ok then
-          return nil, err
-        end
-      end
+    local json = reader:stats().json
+    if chunk and chunk.data ~= "" and self.options.json and not json then
+      return nil, not_json()
     end
-    rest = rest:sub(from)
-    if not piece then
+    local ok
+    if chunk then
+      ok, err = out:chunk(chunk.data, json)
+    else
+      ok, err = out:finish(json)
+    end
+    -- Only now: what was not written must be read again.
+    if ok and position and reader.offset ~= "now" then
+      ok, err = position:save(reader.offset)
+    end
+    if not ok then
+      return nil, err
+    elseif not chunk then
       return true
     end
+    self.progress:show(out.bytes, out.items, chunk.up_to_date and "up to date" or nil, chunk.up_to_date)
   end
 end
 
-local function append_bytes(producer)
-  while true do
-    local piece, err = read_input()
-    if not piece then
-      return not err, err
-    end
-    local ok
-    ok, err = producer:append(piece)
-    if not ok then
+local function open_reader(self, live, position)
+  local options = self.options
+  local from = position and position.offset or options.from
+  if not from then
+    from = options.verb == "tail" and not position and "now" or "-1"
+  end
+  return checked(self.stream.read, self.stream, {
+    offset = from,
+    live = live,
+    retry = live and lasting(options) or nil,
+  })
+end
+
+local function read(self)
+  local options = self.options
+  local live = options.live or (options.verb == "tail" and "auto") or false
+  local position, reader, err
+  if options.checkpoint then
+    position, err = checkpoint.open(options.checkpoint, self.stream.url)
+    if not position then
       return nil, err
     end
   end
-end
-
-function act.append(stream, _, console)
-  local content_type, err = stream:learn_content_type()
-  if not content_type then
+  reader, err = open_reader(self, live, position)
+  if not reader then
     return nil, err
   end
-  local producer = stream:producer()
-  local json = require("weir.durable.stream").is_json(content_type)
+  if live then -- a reader that follows does not give up; so find out first whether there is anything
+    local found
+    found, err = self.stream:head()
+    if not found then
+      return nil, err
+    elseif options.json and not is_json(found.content_type) then
+      return nil, not_json()
+    end
+  end
+  local out = output.new(self.console.out, options.json or live)
+  self.progress = progress.new(self.console.err, self.terminal and not on_terminal(self.console.out, 1))
   local ok
-  ok, err = (json and append_lines or append_bytes)(producer)
-  if ok then
-    ok, err = producer:detach()
+  ok, err = write_chunks(self, reader, out, position)
+  reader:close()
+  self.progress:finish()
+  if ok or errors.is(err, "broken_pipe") then
+    return cli.OK
   end
-  if ok then
-    console.out:write("appended ", producer:state().offset or "", "\n")
-  end
-  return ok, err
+  return nil, err
 end
 
-local function saved(path)
-  local file = io.open(path, "rb")
-  local text = file and file:read("l")
-  if file then
-    file:close()
-  end
-  return text ~= "" and text or nil
+function verbs.read(self)
+  return interruptible(function()
+    return read(self)
+  end)
 end
 
-local function save(path, offset)
-  local file, err = io.open(path .. ".new", "wb")
-  if not file then
-    return nil, err
-  end
-  local ok = file:write(offset, "\n")
-  ok = file:close() and ok
-  if not ok then
-    return nil, "cannot write " .. path
-  end
-  return os.rename(path .. ".new", path)
-end
+verbs.tail = verbs.read
 
--- Writes a piece: of a JSON stream each value on a line.
-local function writer_of(reader, opts, out)
-  local items = opts.json and require("weir.core").json_items()
-  return function(chunk)
-    if not items then
-      return out:write(chunk.data)
-    elseif chunk.data ~= "" then
-      if not reader:stats().json then
-        return nil, "the stream is not JSON; leave out --json"
-      end
-      items:feed(chunk.data)
-      local text = items:next()
-      while text do
-        out:write(text, "\n")
-        text = items:next()
-      end
-      items:reset()
-    end
-    return true
-  end
-end
-
-local function copy(stream, opts, console, live, from)
-  local reader = stream:read({ live = live, offset = from })
-  local write = writer_of(reader, opts, console.out)
-  while true do
-    local chunk, err = reader:next()
-    if not chunk then
-      return not err, err
-    end
-    local ok
-    ok, err = write(chunk)
-    if ok then
-      ok, err = console.out:flush()
-    end
-    if ok and opts.checkpoint then
-      ok, err = save(opts.checkpoint, reader.offset)
-    end
-    if not ok then
-      reader:close()
-      return nil, err
-    end
-  end
-end
-
-local LIVE = { ["long-poll"] = true, sse = true, auto = true }
-
-function act.read(stream, opts, console)
-  return copy(stream, opts, console, opts.live or false, opts.from)
-end
-
-function act.tail(stream, opts, console)
-  local from = opts.checkpoint and saved(opts.checkpoint) or opts.from or "now"
-  return copy(stream, opts, console, opts.live or "auto", from)
-end
+-- --- all ----------------------------------------------------------------------------------------
 
 function M.run(args, console)
-  local action, opts = parse(args)
-  if not action then
-    return nil, opts
-  elseif opts.live and not LIVE[opts.live] then
-    return nil, cli.usage_error(("--live is long-poll, sse or auto, not '%s'"):format(opts.live))
-  end
-  local durable, weir = require("weir.durable"), require("weir")
-  local known, client = pcall(durable.client, { headers = opts.headers, timeout = opts.timeout })
-  if not known then
-    return nil, cli.usage_error(tostring(client))
-  end
-  local ok, stream = pcall(client.stream, client, opts.url)
-  if not ok then
-    return nil, cli.usage_error((tostring(stream):gsub("^[^:]+:%d+: ", "")))
-  end
-  local done, err = weir.run(function()
-    return act[action](stream, opts, console)
-  end)
-  client:close()
-  if not done then
+  local options, err = arguments.read(args)
+  if not options then
     return nil, err
   end
-  return cli.OK
+  load_modules()
+  local self = { options = options, console = console }
+  self.terminal = not options.quiet and on_terminal(console.err, 2)
+  self.client, err = open_client(options)
+  if not self.client then
+    return nil, err
+  end
+  self.stream, err = checked(self.client.stream, self.client, options[1])
+  local status
+  if self.stream then
+    status, err = verbs[options.verb](self)
+  end
+  self.client:close()
+  runtime.pause()
+  if status == nil then
+    return nil, explain(err, options)
+  end
+  return status
 end
 
 return M
