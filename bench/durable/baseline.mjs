@@ -64,7 +64,7 @@ async function appendEach(stream, n) {
   return percentiles(times)
 }
 
-const addTo = (hash, value) => (hash * 31 + value.id + value.name.length) % 2147483647
+const addTo = (hash, value) => (hash * 31 + value.id + value.name.length) & 0x7fffffff
 
 async function readItems(at) {
   const res = await open({ url: at, live: false, offset: '-1' })

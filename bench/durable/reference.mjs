@@ -16,7 +16,13 @@ async function request(at, options = {}) {
   return res
 }
 
-const item = (id) => ({ id, name: `sensor ${id % 97}`, at: 1.7e9 + id / 8, on: id % 3 === 0, tags: ['a', `t${id % 11}`, null] })
+const item = (id) => ({
+  id,
+  name: `sensor ${id % 97}`,
+  at: 1.7e9 + id / 8,
+  on: id % 3 === 0,
+  tags: ['a', `t${id % 11}`, null],
+})
 
 async function fill(at, n) {
   const headers = { 'content-type': 'application/json' }
@@ -26,7 +32,7 @@ async function fill(at, n) {
     const batch = []
     for (let id = first; id < first + 1000 && id <= n; id++) {
       batch.push(item(id))
-      hash = (hash * 31 + id + item(id).name.length) % 2147483647
+      hash = (hash * 31 + id + item(id).name.length) & 0x7fffffff
     }
     await request(at, { method: 'POST', headers, body: JSON.stringify(batch) })
   }

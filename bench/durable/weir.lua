@@ -59,7 +59,7 @@ local function read_items(stream)
   local n, hash = 0, 0
   for value in stream:read():items() do
     n = n + 1
-    hash = (hash * 31 + value.id + #value.name) % 2147483647
+    hash = (hash * 31 + value.id + #value.name) & 0x7fffffff
   end
   return { items = n, hash = hash }
 end

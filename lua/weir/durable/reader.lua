@@ -3,7 +3,6 @@
 -- A reader asks for more only when somebody reads: while nobody does, the connection is not read either.
 -- @module weir.durable.reader
 
-local codec = require("weir.codec")
 local core = require("weir.core")
 local derrors = require("weir.durable.errors")
 local errors = require("weir.errors")
@@ -15,9 +14,15 @@ local tasks = require("weir.task")
 local M = {}
 
 local Reader = { __name = "weir.durable.reader" }
-Reader.__index = Reader
 
-local json = codec.get("json")
+-- The offset between two items is written down only when somebody asks for it.
+function Reader:__index(name)
+  if name == "offset" then
+    return ("%s,%d"):format(self.base, self.done + self.at)
+  end
+  return Reader[name]
+end
+
 local BODY = 64 * 1024 * 1024
 local LIVE = { ["long-poll"] = "long-poll", sse = "sse", auto = "auto" }
 
@@ -431,12 +436,11 @@ end
 
 -- --- JSON ---------------------------------------------------------------------------------------
 
-local function parse_failure(self, detail, cause)
+local function parse_failure(self, detail)
   self.failure = derrors.make("parse_error", "read", {
     url = self.stream.url,
     offset = self.offset,
     detail = detail,
-    cause = cause,
   })
   return nil, self.failure
 end
@@ -449,9 +453,9 @@ local function take_values(self, piece)
   elseif not self.machine:state().json then
     return parse_failure(self, "the stream is not JSON; read its chunks with next() or each()")
   end
-  local values, err = json.decode(piece.data)
+  local values, why, position = core.json_decode(piece.data, piece.items)
   if type(values) ~= "table" then
-    return parse_failure(self, err and err.message, err)
+    return parse_failure(self, why and ("%s at byte %d of the array"):format(why, position))
   end
   local base, done = piece.offset:match("^(.*),(%d+)$")
   self.values, self.at, self.count = values, 0, #values
@@ -467,7 +471,7 @@ end
 -- @tparam[opt] number timeout seconds
 -- @return the value (null: `codec.null`); nil at the end; nil and an error: "parse_error", "timeout", ...
 function Reader:next_item(timeout)
-  local deadline = runtime.deadline(timeout, 2)
+  local deadline = timeout and runtime.deadline(timeout, 2)
   while self.at == self.count do
     local piece, err = next_piece(self, deadline)
     if not piece then
@@ -485,7 +489,7 @@ function Reader:next_item(timeout)
   if at == self.count then
     self.offset = self.behind
   else
-    self.offset = ("%s,%d"):format(self.base, self.done + at)
+    self.offset = nil
   end
   return value
 end
@@ -495,8 +499,9 @@ end
 --
 --     for value in reader:items() do ... end
 function Reader:items()
+  local next_item = self.next_item
   return function()
-    local value, err = self:next_item()
+    local value, err = next_item(self)
     if err then
       error(err, 0)
     end
