@@ -110,7 +110,8 @@ describe("On a bad network", function()
       assert(producer:append(values[i]))
     end
     assert(producer:close(nil, 20))
-    return stream, content_type == "application/json" and "[" .. table.concat(values, ",") .. "]" or table.concat(values)
+    local is_json = content_type == "application/json"
+    return stream, is_json and "[" .. table.concat(values, ",") .. "]" or table.concat(values)
   end
 
   for _, content_type in ipairs({ "application/json", "application/octet-stream", "text/plain" }) do
@@ -159,22 +160,22 @@ describe("On a bad network", function()
     weir.run(function()
       for _, live in ipairs({ "long-poll", "sse" }) do
         local stream = made("application/json")
-        through(stream, function() end, { idle_timeout = 0.03, retry = { max_retries = 2, initial = 0.001, max = 0.01 } },
-          function(far, tunnel)
-            local reader = far:read({ live = live })
-            local got
-            local task = weir.spawn(function()
-              got = { reader:next_item(20) }
-            end)
-            here.await(function()
-              return tunnel.connections >= 8 or got
-            end)
-            assert(got == nil, got and tostring(got[2]))
-            assert(stream:append("1"))
-            task:join()
-            assert.same({ 1 }, got)
-            reader:close()
+        local retry = { max_retries = 2, initial = 0.001, max = 0.01 }
+        through(stream, function() end, { idle_timeout = 0.03, retry = retry }, function(far, tunnel)
+          local reader = far:read({ live = live })
+          local got
+          local task = weir.spawn(function()
+            got = { reader:next_item(20) }
           end)
+          here.await(function()
+            return tunnel.connections >= 8 or got
+          end)
+          assert(got == nil, got and tostring(got[2]))
+          assert(stream:append("1"))
+          task:join()
+          assert.same({ 1 }, got)
+          reader:close()
+        end)
       end
     end)
   end)

@@ -48,8 +48,9 @@ function M.server(opts)
   end
   local stdin, stdout = luv.new_pipe(), luv.new_pipe()
   local self = setmetatable({ text = "", stdin = stdin, stdout = stdout }, Server)
+  local stdio = { stdin, stdout, not opts.quiet and 2 or nil }
   local pid
-  self.handle, pid = luv.spawn("node", { args = args, stdio = { stdin, stdout, not opts.quiet and 2 or nil } }, function()
+  self.handle, pid = luv.spawn("node", { args = args, stdio = stdio }, function()
     self.ended = true
   end)
   assert(self.handle, pid)
