@@ -1,0 +1,163 @@
+local durable = require("weir.durable")
+local here = require("spec.lua.durable.support")
+local programs = require("spec.programs")
+local shell = require("spec.house.shell")
+
+local EXAMPLES = "examples/durable/"
+local run = programs.run
+
+local undo = {}
+
+local function finally_(fn)
+  table.insert(undo, 1, fn)
+end
+
+local function start(words)
+  local program = programs.start(words)
+  finally_(function()
+    program:discard()
+  end)
+  return program
+end
+
+local function scratch()
+  local path, remove = shell.scratch()
+  finally_(remove)
+  return path
+end
+
+local function write(path, text, mode)
+  local file = assert(io.open(path, mode or "wb"))
+  file:write(text)
+  file:close()
+end
+
+local function numbered(from, to, width)
+  local lines = {}
+  for n = from, to do
+    lines[#lines + 1] = ("%d %s\n"):format(n, ("x"):rep(width))
+  end
+  return table.concat(lines)
+end
+
+after_each(function()
+  for _, fn in ipairs(undo) do
+    fn()
+  end
+  undo = {}
+end)
+
+describe("examples/durable", function()
+  if not here.available() then
+    pending("the reference server is not installed: spec/setup test")
+    return
+  end
+  local server, client
+
+  setup(function()
+    server = here.server()
+    client = durable.client({ base_url = server.url })
+  end)
+
+  teardown(function()
+    client:close()
+    server:stop()
+  end)
+
+  local function content(path)
+    return assert(client:stream(path):read():body())
+  end
+
+  it("quickstart.lua writes and reads, again and again", function()
+    local expected = { 0, "Hello, durable streams!\nbehind the second append: streams!\n", "" }
+    assert.same(expected, { run({ "lua5.4", EXAMPLES .. "quickstart.lua", server.url }) })
+    assert.same(expected, { run({ "lua5.4", EXAMPLES .. "quickstart.lua", server.url }) })
+  end)
+
+  it("writer.lua and tail.lua say how they are called", function()
+    for _, name in ipairs({ "writer", "tail" }) do
+      local status, out, err = run({ "lua5.4", EXAMPLES .. name .. ".lua" })
+      assert.same({ 2, "" }, { status, out })
+      assert.matches("^usage: " .. name .. "%.lua URL", err)
+    end
+  end)
+
+  it("writer.lua appends a real file, and later what is new in it", function()
+    local log = "/var/log/dpkg.log"
+    if not shell.read(log) then
+      log = "/etc/services"
+    end
+    local dir = scratch()
+    local path, text = dir .. "/log", assert(shell.read(log)) .. "\n"
+    write(path, text)
+    local words = { "lua5.4", EXAMPLES .. "writer.lua", server.url .. "/writer", path, dir .. "/state" }
+    assert.equal(0, (run(words)))
+    assert.is_true(text == content("/writer"))
+    local status, out = run(words)
+    assert.equal(0, status)
+    assert.matches("^0 bytes appended in 0 batches", out)
+    write(path, "new\nnot complete", "ab")
+    assert.equal(0, (run(words)))
+    assert.is_true(text .. "new\n" == content("/writer"))
+    write(path, " yet\n" .. ("long"):rep(200000) .. "\n", "ab")
+    assert.equal(0, (run(words)))
+    assert.is_true(shell.read(path) == content("/writer"))
+  end)
+
+  it("writer.lua, killed before and after the server has a batch, appends each line once", function()
+    local dir = scratch()
+    local path = dir .. "/log"
+    write(path, numbered(1, 20000, 100)) -- nine batches
+    local program, posts = nil, 0
+    local function kill()
+      program:kill("sigkill")
+    end
+    local proxy = here.proxy(server, function(request)
+      if request.method ~= "POST" then
+        return nil
+      end
+      posts = posts + 1
+      return ({ "after", "before", nil, "after", "after", nil, "before" })[posts], kill
+    end)
+    local words = { "lua5.4", EXAMPLES .. "writer.lua", proxy.url .. "/killed", path, dir .. "/state" }
+    local kills, status = -1
+    repeat
+      kills = kills + 1
+      program = start(words)
+      status = program:wait()
+    until status ~= 137
+    assert.same({ 0, 5 }, { status, kills })
+    assert.is_true(shell.read(path) == content("/killed"))
+    proxy:close()
+  end)
+
+  it("writer.lua does not go on with the state of another stream", function()
+    local dir = scratch()
+    write(dir .. "/log", "a\n")
+    local words = { "lua5.4", EXAMPLES .. "writer.lua", server.url .. "/one", dir .. "/log", dir .. "/state" }
+    assert.equal(0, (run(words)))
+    words[3] = server.url .. "/two"
+    local status, _, err = run(words)
+    assert.equal(1, status)
+    assert.matches("state is of another file or stream", err)
+  end)
+
+  it("tail.lua goes on where it was killed, until the stream is closed", function()
+    local dir = scratch()
+    local stream = client:stream("/tail", { content_type = "text/plain" })
+    assert(stream:create({ data = "first\n" }))
+    local words = { "sh", "-c", ("exec lua5.4 %stail.lua %s %s/at >>%s/out"):format(EXAMPLES, stream.url, dir, dir) }
+    for n = 1, 3 do
+      local program = start(words)
+      local position = assert(stream:append(("line %d\n"):format(n))).offset
+      program:await(function()
+        return (shell.read(dir .. "/at") or "") == position .. "\n"
+      end)
+      program:kill("sigkill")
+      program:wait()
+    end
+    assert(stream:close("last\n"))
+    assert.equal(0, (run(words)))
+    assert.equal("first\nline 1\nline 2\nline 3\nlast\n", shell.read(dir .. "/out"))
+  end)
+end)
