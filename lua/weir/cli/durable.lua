@@ -70,11 +70,12 @@ EXIT STATUS
 }
 
 -- What is loaded only when a stream is used, so that the list of commands needs none of it.
-local codec, durable, errors, luv, runtime, tasks
+local codec, core, durable, errors, luv, runtime, tasks
 local checkpoint, input, output, progress
 
 local function load_modules()
-  codec, durable, errors = require("weir.codec"), require("weir.durable"), require("weir.errors")
+  codec, core = require("weir.codec"), require("weir.core")
+  durable, errors = require("weir.durable"), require("weir.errors")
   luv, runtime, tasks = require("luv"), require("weir.runtime"), require("weir.task")
   checkpoint, input = require("weir.cli.durable.checkpoint"), require("weir.cli.durable.input")
   output, progress = require("weir.cli.durable.output"), require("weir.cli.durable.progress")
@@ -288,14 +289,12 @@ end
 
 -- --- append -------------------------------------------------------------------------------------
 
--- Whether a text can be a value of a JSON stream; the server has the last word.
 local function check_value(text, what)
-  local value, err = codec.get("json").decode(text)
-  if value ~= nil or err.message:find("nest", 1, true) then
-    return true -- nested deeper than the codec likes is JSON still
+  local ok, reason, position = core.json_check(text)
+  if ok then
+    return true
   end
-  local reason = err.message:match("^.*: (.*)$") or err.message
-  return nil, errors.new("parse_error", ("%s is no JSON: %s"):format(what, reason))
+  return nil, errors.new("parse_error", ("%s is no JSON: %s at byte %d"):format(what, reason, position + 1))
 end
 
 local function append_all(self, source, producer)

@@ -110,6 +110,8 @@ describe("the items of a JSON array", function()
     assert.same({ '{"a":[1,{"b":2}],"a":"],["}', "[[],[]]" }, output.items('[{"a":[1,{"b":2}],"a":"],["},[[],[]]]'))
     assert.same({ [["a\"b\\"]], [["\\\\"]], '""' }, output.items([=[["a\"b\\","\\\\",""]]=]))
     assert.same({ '{ "a":  1 }', "2" }, output.items('[\n{ "a":\r\n1 } , 2\n]'))
+    assert.is_nil((output.items("[1, 2")))
+    assert.matches("the server sent no JSON: .* at byte 1", tostring(select(2, output.items("[x]"))))
   end)
 end)
 

@@ -1,5 +1,6 @@
 --- What `weir durable read` and `tail` write.
 -- @module weir.cli.durable.output
+local core = require("weir.core")
 local errors = require("weir.errors")
 
 local M = {}
@@ -9,49 +10,27 @@ local BROKEN_PIPE = 32 -- EPIPE
 local Output = { __name = "weir.cli.durable.output" }
 Output.__index = Output
 
-local QUOTE, COMMA, OPEN_ARRAY, OPEN_OBJECT = 34, 44, 91, 123
-
--- Where the string that begins at `at` ends.
-local function string_end(text, at)
-  repeat
-    at = text:find('["\\]', at + 1)
-    local escaped = at and text:byte(at) ~= QUOTE
-    at = escaped and at + 1 or at
-  until not escaped
-  return at or #text
-end
-
---- Splits the text of a JSON array, which is known to be one, into those of its items. They keep their
--- digits and spelling; line ends between tokens become spaces.
+--- Splits the text of a JSON array into those of its items. They keep their digits and spelling; line ends
+-- between tokens become spaces.
 -- @tparam string text
--- @treturn {string,...}
+-- @treturn ?{string,...}
+-- @return error: "parse_error"
 function M.items(text)
-  local items, depth, begin, at = {}, 0, 1, 0
-  local function item(stop)
-    local one = text:sub(begin, stop):gsub("[\r\n]", " "):match("^%s*(.-)%s*$")
-    items[#items + 1] = one ~= "" and one or nil
-    begin = stop + 2
-  end
-  repeat
-    at = text:find('["%[%]{},]', at + 1)
-    local char = at and text:byte(at)
-    if char == QUOTE then
-      at = string_end(text, at)
-    elseif char == OPEN_ARRAY or char == OPEN_OBJECT then
-      depth = depth + 1
-      begin = depth == 1 and at + 1 or begin
-    elseif char == COMMA then
-      if depth == 1 then
-        item(at - 1)
-      end
-    elseif char then
-      depth = depth - 1
-      if depth == 0 then
-        item(at - 1)
-      end
+  local splitter, items = core.json_items(), {}
+  splitter:feed(text)
+  while true do
+    local item, word, what, position = splitter:next()
+    if item then
+      items[#items + 1] = item:gsub("[\r\n]", " ")
+    elseif word == "again" then
+      word, what, position = select(2, splitter:finish())
     end
-  until not char or depth == 0
-  return items
+    if word then
+      return nil, errors.new("parse_error", ("the server sent no JSON: %s at byte %d"):format(what, position))
+    elseif not item then
+      return items
+    end
+  end
 end
 
 --- Makes an output.
@@ -83,16 +62,16 @@ end
 -- @tparam string data
 -- @tparam boolean is_json whether it is an array of items
 -- @treturn ?boolean true: it has left this program
--- @return error: "broken_pipe", "output"
+-- @return error: "broken_pipe", "output", "parse_error"
 function Output:chunk(data, is_json)
   if data == "" then
     return true
   elseif not is_json then
     return write(self, data)
   end
-  local items = M.items(data)
-  if #items == 0 then
-    return true
+  local items, err = M.items(data)
+  if not items or #items == 0 then
+    return items ~= nil, err
   end
   self.items = self.items + #items
   if self.lines then
