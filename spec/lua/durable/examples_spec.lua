@@ -117,7 +117,8 @@ describe("examples/durable", function()
         return nil
       end
       posts = posts + 1
-      return ({ nil, nil, "after", "after", nil, "before", "after", "before" })[posts], kill
+      local faults = { nil, nil, "after", "after", nil, "before", "after", "before" }
+      return faults[posts], kill
     end)
     local words = { "lua5.4", EXAMPLES .. "writer.lua", proxy.url .. "/killed", path, dir .. "/state" }
     local kills, status = -1
