@@ -2,9 +2,9 @@
  * core.durable_writer{epoch=, sequence=, json=bool, auto_claim=bool, max_batch_bytes=,
  *                     max_batch_items=, max_in_flight=, linger=s, buffer=bytes, retry={...}}
  *
- *   :append(bytes, now) -> number of the item | nil, word      "again" (full), "closed", "nomem",
- *                                                              "invalid" (an empty item)
- *   :flush()                                   what is queued goes out without lingering
+ *   :append(bytes, now) -> number of the item, deadline()
+ *                        | nil, word           "again" (full), "closed", "nomem", "invalid" (an
+ * empty item) :flush()                                   what is queued goes out without lingering
  *   :close(bytes | nil, now) -> true | nil, word
  *   :next(now) -> {id=, epoch=, sequence=, close=bool, first_item=, item_count=, body=string | nil}
  *                 | nil, "again" | nil, "closed"
@@ -115,6 +115,13 @@ static int result(lua_State *L, weir_status status) {
   return 1;
 }
 
+static int writer_deadline(lua_State *L) {
+  const uint64_t deadline = weir_durable_writer_deadline(self_of(L));
+  if (deadline == WEIR_NEVER) return 0;
+  weir_lua_push_time(L, deadline);
+  return 1;
+}
+
 static int writer_append(lua_State *L) {
   weir_durable_writer *writer = self_of(L);
   size_t len;
@@ -124,7 +131,7 @@ static int writer_append(lua_State *L) {
       weir_durable_writer_append(writer, bytes, len, weir_lua_check_time(L, 3), &item);
   if (status != WEIR_OK) return weir_lua_status(L, status);
   weir_lua_push_count(L, item);
-  return 1;
+  return 1 + writer_deadline(L);
 }
 
 static int writer_flush(lua_State *L) {
@@ -172,13 +179,6 @@ static int writer_next(lua_State *L) {
   weir_lua_set_count(L, "item_count", request.item_count);
   set_flag(L, "close", request.close);
   set_body(L, &request);
-  return 1;
-}
-
-static int writer_deadline(lua_State *L) {
-  const uint64_t deadline = weir_durable_writer_deadline(self_of(L));
-  if (deadline == WEIR_NEVER) return 0;
-  weir_lua_push_time(L, deadline);
   return 1;
 }
 

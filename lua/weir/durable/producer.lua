@@ -291,25 +291,27 @@ local function append(self, data)
   if self.detached then
     return nil, closed_error(self)
   end
-  local machine, err = machine_of(self)
+  local machine, err = self.machine, nil
+  if not machine then
+    machine, err = machine_of(self)
+  end
   if not machine then
     return nil, err
   end
-  local encoded
-  encoded, err = self.stream:encode(data)
-  if not encoded then
-    return nil, err
-  end
-  return encoded
+  return self.stream:encode(data)
 end
 
 local function offer(self, encoded)
   if self.failure then
     return nil, self.failure
   end
-  local item, word = self.machine:append(encoded, runtime.now())
+  local now = runtime.now()
+  local item, word = self.machine:append(encoded, now)
   if item then
-    pump(self)
+    -- The word is the machine's deadline then. While it is that of the timer, there is nothing to send.
+    if word ~= self.timer_at or (word and word <= now) then
+      pump(self)
+    end
     return item
   elseif word == "again" then
     return nil, nil
@@ -327,7 +329,7 @@ end
 -- @treturn ?number its number, counted from 0
 -- @return error: "timeout", or what ended the producer
 function Producer:append(data, timeout)
-  local deadline = runtime.deadline(timeout, 2)
+  local deadline = timeout and runtime.deadline(timeout, 2)
   local encoded, err = append(self, data)
   if not encoded then
     return nil, err
