@@ -4,6 +4,8 @@
 --
 -- - `lua`: a program of its own; it must end with status 0. If the next block is `text`, and the last
 --   line before that ends in "prints:", that is what it writes; `...` stands for anything in a line.
+-- - `lua durable`, `sh durable`: the same with a server of durable streams, whose URL is in $DURABLE_URL;
+--   the lines of `sh` are one script, which finds `weir`, and what they print is compared, too.
 -- - `lua-prompt`: typed into `lua5.4 -i`: lines that begin with `> ` go in, the others come out.
 -- - `sh`: lines that are run, or that another spec is known to run.
 -- - `vector NAME`: bytes that the C tests read from the page; they must name it.
@@ -74,7 +76,7 @@ local function write(text)
 end
 
 local function run_words(words)
-  local ok, status, out, err = pcall(programs.run, words, SECONDS)
+  local ok, status, out, err = pcall(programs.run, words, SECONDS) -- with the environment of this process
   if not ok then
     return nil, status
   end
@@ -88,9 +90,9 @@ local function check_output(expected, got)
   return nil, ("it prints:\n%s\nand not:\n%s"):format(got, expected)
 end
 
-local function run_lua(block, expected)
+local function run_program(words, block, expected)
   local path = write(block.text)
-  local status, out, err = run_words({ "lua5.4", path })
+  local status, out, err = run_words(table.move({ path }, 1, 1, #words + 1, words))
   os.remove(path)
   if not status then
     return nil, out
@@ -157,6 +159,23 @@ local function check_vector(name)
   return nil, ("%s does not read the vector '%s'"):format(VECTORS, name)
 end
 
+local function run_lua(block, expected)
+  return run_program({ "lua5.4" }, block, expected)
+end
+
+-- With the `weir` of this tree, and in a directory of its own.
+local function run_script(block, expected)
+  local setup = 'set -e; PATH=$PWD/lua/bin:$PATH; dir=$(mktemp -d); trap \'rm -rf "$dir"\' EXIT; cd "$dir"; . "$0"'
+  return run_program({ "sh", "-c", setup }, block, expected)
+end
+
+--- Whether a block needs a server of durable streams.
+function M.needs_server(block)
+  return block.language:find(" durable$") ~= nil
+end
+
+local PRINTERS = { lua = true, ["lua durable"] = true, ["sh durable"] = true }
+
 --- Checks a block.
 -- @tparam table block
 -- @tparam ?table following the next block of the file
@@ -164,9 +183,11 @@ end
 --   other specs run
 -- @treturn boolean true; or nil and what is wrong
 function M.check(block, following, commands)
-  if block.language == "lua" then
-    local expected = following and following.language == "text" and following.before:find("prints:$") and following
+  local expected = following and following.language == "text" and following.before:find("prints:$") and following
+  if block.language == "lua" or block.language == "lua durable" then
     return run_lua(block, expected)
+  elseif block.language == "sh durable" then
+    return run_script(block, expected)
   elseif block.language == "lua-prompt" then
     return run_prompt(block)
   elseif block.language == "sh" then
@@ -174,7 +195,7 @@ function M.check(block, following, commands)
   elseif block.language:find("^vector ") then
     return check_vector(block.language:sub(8))
   elseif block.language == "text" then
-    if block.before:find("prints:$") and block.after ~= "lua" then
+    if block.before:find("prints:$") and not PRINTERS[block.after] then
       return nil, "there is no program before it that prints this"
     end
     return true

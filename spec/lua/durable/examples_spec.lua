@@ -104,7 +104,7 @@ describe("examples/durable", function()
     assert.is_true(shell.read(path) == content("/writer"))
   end)
 
-  it("writer.lua, killed before and after the server has a batch, appends each line once, though the file grows", function()
+  it("writer.lua, killed before and after the server has a batch, appends each line once", function()
     local dir = scratch()
     local path = dir .. "/log"
     write(path, numbered(1, 5000, 100)) -- three batches
