@@ -35,8 +35,12 @@ typedef enum event {
   ITEM_BACK /* an element ended before it, and the byte is not taken */
 } event;
 
-/* Of a character in a string. */
-static bool is_plain(unsigned char c) { return c >= 0x20 && c < 0x80 && c != '"' && c != '\\'; }
+/* Of a character in a string. Each bit of a word is one of 32 characters from 0 on. */
+static bool is_plain(unsigned char c) {
+  static const uint32_t PLAIN[8] = {0, ~(UINT32_C(1) << ('"' % 32)), ~(UINT32_C(1) << ('\\' % 32)),
+                                    ~UINT32_C(0)};
+  return (PLAIN[c / 32] >> (c % 32) & 1) != 0;
+}
 static bool is_space(unsigned char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
 static bool is_digit(unsigned char c) { return c >= '0' && c <= '9'; }
 static bool is_hex(unsigned char c) {
@@ -280,6 +284,16 @@ static event token(weir_json *json, unsigned char c) {
   }
 }
 
+/* Skips digits where any number of them may stand. */
+static const unsigned char *digits_end(const weir_json *json, const unsigned char *at,
+                                       const unsigned char *end) {
+  if (json->state == INTEGER || json->state == FRACTION || json->state == EXPONENT_DIGITS) {
+    while (at < end && is_digit(*at))
+      at++;
+  }
+  return at;
+}
+
 /* Takes bytes up to the end of an element, an error or the end of input. *start is set where an
  * element begins. */
 static event scan(weir_json *json, const unsigned char **data, const unsigned char *end,
@@ -305,13 +319,15 @@ static event scan(weir_json *json, const unsigned char **data, const unsigned ch
       case LITERAL: what = literal(json, c); break;
       case MINUS:
       case ZERO:
-      case INTEGER:
       case POINT:
-      case FRACTION:
       case EXPONENT:
       case EXPONENT_SIGN:
+      case INTEGER:
+      case FRACTION:
       case EXPONENT_DIGITS:
-        what = number(json, c);
+        at = digits_end(json, at, end);
+        if (at == end) continue;
+        what = number(json, *at);
         /* The byte behind a number is the next token's. */
         if (json->state == AFTER || json->state == DONE) continue;
         break;
