@@ -83,6 +83,14 @@ end
 local Script = {}
 Script.__index = Script
 
+-- Keeps SIGPIPE, which luv's writes to a broken connection raise, from ending the process.
+local function survive_sigpipe()
+  local signal = luv.new_signal()
+  signal:start("sigpipe", function() end)
+  signal:unref()
+  return signal
+end
+
 -- The first request in `text`, and what is behind it; nil when it is not complete.
 local function cut_request(text)
   local head, rest = text:match("^(.-\r\n)\r\n(.*)$")
@@ -130,7 +138,7 @@ end
 -- @treturn table `url`, `requests` (list), `close()`
 function M.script(handle)
   local listener = luv.new_tcp()
-  local self = setmetatable({ listener = listener, requests = {}, conns = {} }, Script)
+  local self = setmetatable({ listener = listener, requests = {}, conns = {}, signal = survive_sigpipe() }, Script)
   assert(listener:bind("127.0.0.1", 0))
   listener:listen(64, function()
     local conn, text = luv.new_tcp(), ""
@@ -251,7 +259,7 @@ end
 -- @treturn table `url`, `connections` (how many there were), `close()`
 function M.tunnel(server, plan)
   local listener = luv.new_tcp()
-  local self = setmetatable({ listener = listener, conns = {}, connections = 0 }, Script)
+  local self = setmetatable({ listener = listener, conns = {}, connections = 0, signal = survive_sigpipe() }, Script)
   assert(listener:bind("127.0.0.1", 0))
   listener:listen(64, function()
     local near, far = luv.new_tcp(), luv.new_tcp()
@@ -291,6 +299,7 @@ function Script:close()
     end
   end
   self.listener:close()
+  self.signal:close()
   runtime.pause()
 end
 
