@@ -65,8 +65,8 @@ EXAMPLES
   weir durable read http://localhost:4437/events --json | jq .name
 
 EXIT STATUS
-  0 done; also when the reader of its output went away. 1 failed. 2 used wrongly. 130 and 143
-  interrupted by SIGINT and SIGTERM.]],
+  0 done; also when the reader of its output went away. 1 failed. 2 used wrongly. 128 + N: read and
+  tail were interrupted by signal N (SIGHUP, SIGINT, SIGTERM).]],
 }
 
 -- What is loaded only when a stream is used, so that the list of commands needs none of it.
@@ -180,8 +180,8 @@ local function is_json(content_type)
   return content_type ~= nil and content_type:lower():match("^%s*([^;%s]*)") == "application/json"
 end
 
--- Calls fn() in a task that SIGINT and SIGTERM cancel; a second signal ends the program at once. What fn
--- returned, or the exit status of the interruption. SIGPIPE does nothing meanwhile: writing fails.
+-- Calls fn() in a task that SIGHUP, SIGINT and SIGTERM cancel; a second signal ends the program at once. What
+-- fn returned, or the exit status of the interruption. SIGPIPE does nothing meanwhile: writing fails.
 local function interruptible(fn)
   local task, interrupted, signals = tasks.spawn(fn), nil, {}
   local function stop()
@@ -196,7 +196,7 @@ local function interruptible(fn)
     signal:start(name, handler)
   end
   on("sigpipe", function() end)
-  for name, number in pairs({ sigint = 2, sigterm = 15 }) do
+  for name, number in pairs({ sighup = 1, sigint = 2, sigterm = 15 }) do
     on(name, function()
       interrupted = 128 + number
       stop()

@@ -305,7 +305,7 @@ describe("weir durable at the reference server", function()
         assert(stream:append(("%d"):format(n)))
       end
     end
-    for _, signal in ipairs({ "sigterm", "sigint", "sigterm" }) do
+    for signal, expected_status in pairs({ sigterm = 143, sigint = 130, sighup = 129 }) do
       more()
       local program = start("exec WEIR >>" .. dir .. "/out", "tail", url, "--checkpoint", dir .. "/position")
       more()
@@ -314,7 +314,7 @@ describe("weir durable at the reference server", function()
       end)
       program:kill(signal)
       local status, _, err = program:wait()
-      assert.same({ signal == "sigint" and 130 or 143, "" }, { status, err })
+      assert.same({ expected_status, "" }, { status, err })
     end
     assert(stream:close())
     assert.equal(0, (sh("WEIR >>" .. dir .. "/out", "tail", url, "--checkpoint", dir .. "/position")))
@@ -322,6 +322,35 @@ describe("weir durable at the reference server", function()
     assert.equal(0, (sh("WEIR >>" .. dir .. "/out", "tail", url, "--checkpoint", dir .. "/position")))
     assert.equal(table.concat(expected), shell.read(dir .. "/out"))
     assert.is_nil(shell.read(dir .. "/position.new"))
+  end)
+
+  it("appends and follows through a server that is killed and started again", function()
+    local dir, lines = scratch(), 20000
+    local file_server = here.server({ dir = dir })
+    local port, url = file_server.port, file_server.url .. fresh()
+    assert.equal(0, (command("create", url, "--content-type", "text/plain")))
+    local tail = start("exec WEIR", "tail", url, "--from", "-1")
+    local feed = ("for i in 1 2 3 4; do seq -f $i-%%g 1 %d; sleep 0.3; done | WEIR"):format(lines // 4)
+    local append = start(feed, "append", url, "--lines", "--json")
+    for n = 1, 2 do
+      tail:await_output(("(%d%%-%d)\n"):format(n, lines // 4))
+      file_server:stop("sigkill")
+      file_server = here.server({ dir = dir, port = port })
+    end
+    local status, out, err = append:wait()
+    assert.same({ 0, "" }, { status, err })
+    assert.matches(('"items":%d}'):format(lines), out)
+    assert.equal(0, (command("close", url)))
+    local expected = {}
+    for i = 1, 4 do
+      for n = 1, lines // 4 do
+        expected[#expected + 1] = ("%d-%d\n"):format(i, n)
+      end
+    end
+    status, out, err = tail:wait()
+    assert.same({ 0, "" }, { status, err })
+    assert.is_true(table.concat(expected) == out)
+    file_server:stop()
   end)
 
   it("reads only what is new with a checkpoint", function()
