@@ -308,11 +308,12 @@ end)
 
 describe("A certificate that is bad", function()
   -- A server with a certificate of its own for `names`, valid for `days`.
-  local function serve(names, dates)
+  local function serve(names, days)
     local dir = assert(luv.fs_mkdtemp((os.getenv("TMPDIR") or "/tmp") .. "/weir-durable.XXXXXX"))
-    local made = ("cd %s && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days %d"
-      .. " -keyout key.pem -out cert.pem -subj /CN=test -addext subjectAltName=%s 2>/dev/null"):format(dir, dates, names)
-    assert(os.execute(made))
+    local command = ("cd %s && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days %d"
+      .. " -keyout key.pem -out cert.pem -subj /CN=test -addext subjectAltName=%s"
+      .. " 2>/dev/null"):format(dir, days, names)
+    assert(os.execute(command))
     local stdin, stdout = luv.new_pipe(), luv.new_pipe()
     local text = ""
     local child = assert(luv.spawn("node", {
