@@ -3,6 +3,7 @@
 -- A reader asks for more only when somebody reads: while nobody does, the connection is not read either.
 -- @module weir.durable.reader
 
+local codec = require("weir.codec")
 local core = require("weir.core")
 local derrors = require("weir.durable.errors")
 local errors = require("weir.errors")
@@ -23,6 +24,7 @@ function Reader:__index(name)
   return Reader[name]
 end
 
+local json = codec.get("json")
 local BODY = 64 * 1024 * 1024
 local LIVE = { ["long-poll"] = "long-poll", sse = "sse", auto = "auto" }
 
@@ -436,11 +438,12 @@ end
 
 -- --- JSON ---------------------------------------------------------------------------------------
 
-local function parse_failure(self, detail)
+local function parse_failure(self, detail, cause)
   self.failure = derrors.make("parse_error", "read", {
     url = self.stream.url,
     offset = self.offset,
     detail = detail,
+    cause = cause,
   })
   return nil, self.failure
 end
@@ -453,9 +456,9 @@ local function take_values(self, piece)
   elseif not self.machine:state().json then
     return parse_failure(self, "the stream is not JSON; read its chunks with next() or each()")
   end
-  local values, why, position = core.json_decode(piece.data, piece.items)
+  local values, err = json.decode(piece.data)
   if type(values) ~= "table" then
-    return parse_failure(self, why and ("%s at byte %d of the array"):format(why, position))
+    return parse_failure(self, err and err.message, err)
   end
   local base, done = piece.offset:match("^(.*),(%d+)$")
   self.values, self.at, self.count = values, 0, #values
