@@ -340,6 +340,18 @@ static void each_base64_event_decodes_alone(void **state) {
   done(&h);
 }
 
+static void json_in_base64_is_json(void **state) {
+  hand h = live_hand(*state, WEIR_DURABLE_LIVE_SSE, JSON);
+  ask(&h);
+  head(&h, 200, EVENTS "stream-sse-data-encoding: base64\n");
+  feed(&h, "event: data\ndata:WzEsIDJd\n\n");
+  assert_string_equal(take(&h), "0>0,2:[1,2]|");
+  assert_status(feed(&h, "event: data\ndata:YWJj\n\n"), WEIR_E_PROTOCOL);
+  end(&h, WEIR_DURABLE_LOST);
+  assert_string_equal(state_of(&h).code, "parse_error");
+  done(&h);
+}
+
 static void text_waits_for_its_control(void **state) {
   hand h = live_hand(*state, WEIR_DURABLE_LIVE_SSE, TEXT);
   ask(&h);
@@ -889,6 +901,7 @@ int main(void) {
       memory_test(auto_reads_json_and_binary_by_events_and_text_by_long_poll),
       memory_test(events_are_handed_out_before_their_control),
       memory_test(each_base64_event_decodes_alone),
+      memory_test(json_in_base64_is_json),
       memory_test(text_waits_for_its_control),
       memory_test(a_bad_control_event_is_a_parse_error),
       memory_test(control_events_may_be_escaped_and_have_more_members),

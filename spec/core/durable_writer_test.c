@@ -570,6 +570,21 @@ static void a_later_refusal_does_not_hide_an_earlier_one(void **state) {
   weir_durable_writer_free(writer);
 }
 
+static void a_failure_does_not_claim_items_that_had_arrived_after_all(void **state) {
+  weir_durable_writer *writer = pipelined(*state, 3, false);
+  uint64_t a, b;
+  assert_sent(writer, 0, 1, "1", &a);
+  assert_sent(writer, 0, 2, "2", &b);
+  status(writer, a, 413);
+  assert_true(of(writer)->failed);
+  assert_int_equal(of(writer)->refused_count, 1);
+  status(writer, b, 200);
+  assert_true(of(writer)->failed);
+  assert_int_equal(of(writer)->refused_count, 0);
+  assert_int_equal(of(writer)->first_item + of(writer)->item_count, of(writer)->items);
+  weir_durable_writer_free(writer);
+}
+
 static void a_batch_that_had_arrived_after_all_is_no_failure(void **state) {
   weir_durable_writer *writer = pipelined(*state, 3, false);
   uint64_t a, b, c;
@@ -1291,6 +1306,7 @@ int main(void) {
       memory_test(batches_before_a_refused_one_are_brought_to_their_end),
       memory_test(the_first_refusal_in_order_is_the_one_that_counts),
       memory_test(a_later_refusal_does_not_hide_an_earlier_one),
+      memory_test(a_failure_does_not_claim_items_that_had_arrived_after_all),
       memory_test(a_batch_that_had_arrived_after_all_is_no_failure),
       memory_test(a_stale_epoch_ends_the_writer_unless_it_claims),
       memory_test(auto_claim_numbers_everything_unconfirmed_anew),

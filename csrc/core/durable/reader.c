@@ -436,6 +436,14 @@ static weir_status push_text(weir_durable_reader *r) {
   return text == NULL ? WEIR_OK : push_bytes(r, text, len);
 }
 
+/* An event of a JSON stream, which is a whole array. */
+static weir_status push_array(weir_durable_reader *r, const unsigned char *data, size_t len) {
+  weir_json_reset(&r->json);
+  const weir_status status = push_items(r, data, len);
+  if (status != WEIR_OK) return status;
+  return weir_json_end(&r->json) == WEIR_OK ? WEIR_OK : bad_body(r, WEIR_E_PROTOCOL);
+}
+
 static weir_status push_base64(weir_durable_reader *r, const weir_slice *data) {
   size_t len;
   weir_buf *bytes = weir_buf_new(r->alloc, WEIR_BASE64_DECODED(data->len));
@@ -444,16 +452,15 @@ static weir_status push_base64(weir_durable_reader *r, const weir_slice *data) {
     weir_buf_unref(bytes);
     return bad_body(r, WEIR_E_PROTOCOL);
   }
-  return push_bytes(r, bytes, len);
+  if (!r->json_stream) return push_bytes(r, bytes, len);
+  const weir_status status = push_array(r, bytes->data, len);
+  weir_buf_unref(bytes);
+  return status;
 }
 
 static weir_status on_data(weir_durable_reader *r, const weir_slice *data) {
   if (r->response.base64) return push_base64(r, data);
-  if (!r->json_stream) return keep_text(r, data);
-  weir_json_reset(&r->json);
-  const weir_status status = push_items(r, data->ptr, data->len);
-  if (status != WEIR_OK) return status;
-  return weir_json_end(&r->json) == WEIR_OK ? WEIR_OK : bad_body(r, WEIR_E_PROTOCOL);
+  return r->json_stream ? push_array(r, data->ptr, data->len) : keep_text(r, data);
 }
 
 static weir_status on_control(weir_durable_reader *r, const weir_slice *data) {

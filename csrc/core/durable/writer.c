@@ -345,7 +345,10 @@ static void confirm(weir_durable_writer *writer, batch *b) {
   state->confirmed_sequence = b->sequence + 1;
   state->batches++;
   if (b->close) state->closed = true;
-  if (writer->refused == b) writer->refused = NULL; /* an earlier attempt had arrived after all */
+  if (writer->refused == b) { /* an earlier attempt had arrived after all */
+    writer->refused = NULL;
+    state->refused_count = 0;
+  }
   b->arrived = true;
   if (b->request == 0) drop(writer, b);
 }

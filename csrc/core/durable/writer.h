@@ -132,8 +132,9 @@ typedef struct weir_durable_writer_state {
   /* The items that are not confirmed: from `unsent` on they are not in the stream, before that
    * their fate is not known, but for what the code says of the batch refused. */
   uint64_t first_item, item_count;
-  uint64_t refused_count;         /* items, from first_item on, of the batch that was refused */
-  uint64_t refused_sequence;      /* its sequence, in state.epoch */
+  uint64_t refused_count;    /* items, from first_item on, of the batch that was refused; 0 when
+                              * it turned out later that it had arrived */
+  uint64_t refused_sequence; /* its sequence, in state.epoch */
   weir_durable_response response; /* that refused it */
 } weir_durable_writer_state;
 
