@@ -8,6 +8,7 @@
  */
 #include "core/durable/reader.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,7 +95,7 @@ static void take(play *p) {
     }
     check(!piece.closed || piece.up_to_date);
     check_position(piece.next_offset);
-    strcpy(p->position, piece.next_offset);
+    snprintf(p->position, sizeof p->position, "%s", piece.next_offset);
     p->closed = piece.closed;
     weir_slice_unref(&piece.data);
   }
@@ -189,7 +190,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   const uint8_t choice = byte(&in);
   const char *start = STARTS[choice / 4 % 4];
   play p = {.reader = reader_at((weir_durable_live)(choice % 4), start), .now = WEIR_SECOND};
-  strcpy(p.position, start);
+  snprintf(p.position, sizeof p.position, "%s", start);
   for (int i = 0; i < 64 && in.left > 0; i++)
     exchange(&p, &in);
   weir_durable_reader_free(p.reader);
