@@ -9,6 +9,7 @@ local client_module = require("weir.durable.client")
 local core = require("weir.core")
 local derrors = require("weir.durable.errors")
 local errors = require("weir.errors")
+local hex = require("weir.hex")
 local options = require("weir.durable.options")
 local random = require("weir.durable.random")
 local runtime = require("weir.runtime")
@@ -39,12 +40,6 @@ local OPTIONS = {
   retry = "table",
   timeout = "number",
 }
-
-local function hex(bytes)
-  return (bytes:gsub(".", function(c)
-    return ("%02x"):format(c:byte())
-  end))
-end
 
 local function number(what, name, value, least, level)
   options.count(what, name, value, least, level + 1)

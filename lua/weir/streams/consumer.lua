@@ -7,13 +7,14 @@
 
 local core = require("weir.core")
 local errors = require("weir.errors")
+local hex = require("weir.hex")
 local hub = require("weir.streams.hub")
 local options = require("weir.streams.options")
 local runtime = require("weir.runtime")
 local waitlist = require("weir.runtime.waitlist")
 local when = require("weir.streams.when")
 
-local events = core.events
+local events, has = core.events, hub.has
 
 local Consumer = { __name = "weir.consumer" }
 Consumer.__index = Consumer
@@ -366,10 +367,6 @@ local function catch_up(self)
     end
   end
   take_changes(self)
-end
-
-local function has(bits, bit)
-  return bits % (bit + bit) >= bit
 end
 
 --- What changed is known now, not only in the next turn: for subscriptions within the node.
@@ -735,9 +732,7 @@ end
 
 --- The id of the stream, as 64 hex digits.
 function Consumer:stream_id()
-  return (self.id:gsub(".", function(c)
-    return ("%02x"):format(c:byte())
-  end))
+  return hex(self.id)
 end
 
 function Consumer:__tostring()

@@ -16,6 +16,11 @@ function hub.own(object, owner)
   owners[object] = owner
 end
 
+--- Whether `bits`, as `on_event` gets them, have the bit of an event (`core.events`).
+function hub.has(bits, bit)
+  return bits % (bit + bit) >= bit
+end
+
 --- Forgets an object at once.
 function hub.disown(object)
   owners[object] = nil

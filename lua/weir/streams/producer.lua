@@ -3,13 +3,14 @@
 
 local core = require("weir.core")
 local errors = require("weir.errors")
+local hex = require("weir.hex")
 local hub = require("weir.streams.hub")
 local options = require("weir.streams.options")
 local runtime = require("weir.runtime")
 local waitlist = require("weir.runtime.waitlist")
 local when = require("weir.streams.when")
 
-local events = core.events
+local events, has = core.events, hub.has
 local DRAIN = 10 -- seconds that close() waits for the consumers
 
 local Producer = { __name = "weir.producer" }
@@ -96,10 +97,6 @@ function producer.new(network, name, id, opts)
 end
 
 -- --- events -------------------------------------------------------------------------------------
-
-local function has(bits, bit)
-  return bits % (bit + bit) >= bit
-end
 
 function Producer:update_online()
   local online = not self.closing and self.core:count() >= self.least
@@ -391,9 +388,7 @@ end
 
 --- The id of the stream, as 64 hex digits.
 function Producer:stream_id()
-  return (self.id:gsub(".", function(c)
-    return ("%02x"):format(c:byte())
-  end))
+  return hex(self.id)
 end
 
 function Producer:__tostring()

@@ -3,10 +3,11 @@
 
 local core = require("weir.core")
 local errors = require("weir.errors")
+local hex = require("weir.hex")
 local hub = require("weir.streams.hub")
 local runtime = require("weir.runtime")
 
-local events = core.events
+local events, has = core.events, hub.has
 
 -- Streams that a peer may say it produces.
 local MOST_OFFERS = 65536
@@ -56,16 +57,6 @@ function session.open(network, conn, client, dialer)
     runtime.defer(self.lost, self, err)
   end
   return self
-end
-
-local function has(bits, bit)
-  return bits % (bit + bit) >= bit
-end
-
-local function hex(bytes)
-  return (bytes:gsub(".", function(c)
-    return ("%02x"):format(c:byte())
-  end))
 end
 
 -- What `require` functions see of a peer.
