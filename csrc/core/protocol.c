@@ -284,7 +284,23 @@ static weir_status unknown_field(uint16_t tag) {
   return (tag & FIELD_OPTIONAL) != 0 ? WEIR_OK : WEIR_E_PROTOCOL;
 }
 
-static weir_status hello_field(weir_hello *hello, const field *f, unsigned *seen) {
+/* Reads all fields of a handshake with `take`, which notes in `seen` what came; `all` must have. */
+static weir_status read_fields(const unsigned char *payload, size_t len,
+                               weir_status (*take)(void *handshake, const field *f, unsigned *seen),
+                               void *handshake, unsigned all) {
+  size_t at = HANDSHAKE_HEADER;
+  unsigned seen = 0;
+  field f;
+  weir_status status;
+  while ((status = read_field(payload, len, &at, &f)) == WEIR_OK) {
+    TRY(take(handshake, &f, &seen));
+  }
+  if (status != WEIR_E_AGAIN) return status;
+  return (seen & all) == all ? WEIR_OK : WEIR_E_PROTOCOL;
+}
+
+static weir_status hello_field(void *handshake, const field *f, unsigned *seen) {
+  weir_hello *hello = handshake;
   switch (f->tag) {
     case FIELD_NETWORK: TRY(once(seen, 1u)); return take_id(f->value, hello->network);
     case FIELD_NODE: TRY(once(seen, 2u)); return take_id(f->value, hello->node);
@@ -301,18 +317,11 @@ static weir_status hello_field(weir_hello *hello, const field *f, unsigned *seen
 weir_status weir_read_hello(const unsigned char *payload, size_t len, weir_hello *hello) {
   memset(hello, 0, sizeof *hello);
   TRY(read_handshake(payload, len, WEIR_FRAME_HELLO, &hello->version_min, &hello->version_max));
-  size_t at = HANDSHAKE_HEADER;
-  unsigned seen = 0;
-  field f;
-  weir_status status;
-  while ((status = read_field(payload, len, &at, &f)) == WEIR_OK) {
-    TRY(hello_field(hello, &f, &seen));
-  }
-  if (status != WEIR_E_AGAIN) return status;
-  return (seen & 3u) == 3u ? WEIR_OK : WEIR_E_PROTOCOL;
+  return read_fields(payload, len, hello_field, hello, 3u);
 }
 
-static weir_status subscribe_field(weir_subscribe *out, const field *f, unsigned *seen) {
+static weir_status subscribe_field(void *handshake, const field *f, unsigned *seen) {
+  weir_subscribe *out = handshake;
   switch (f->tag) {
     case FIELD_NETWORK: TRY(once(seen, 1u)); return take_id(f->value, out->network);
     case FIELD_STREAM: TRY(once(seen, 2u)); return take_id(f->value, out->stream);
@@ -343,18 +352,11 @@ weir_status weir_read_subscribe(const unsigned char *payload, size_t len, weir_s
   memset(out, 0, sizeof *out);
   uint16_t highest;
   TRY(read_handshake(payload, len, WEIR_FRAME_SUBSCRIBE, &out->version, &highest));
-  size_t at = HANDSHAKE_HEADER;
-  unsigned seen = 0;
-  field f;
-  weir_status status;
-  while ((status = read_field(payload, len, &at, &f)) == WEIR_OK) {
-    TRY(subscribe_field(out, &f, &seen));
-  }
-  if (status != WEIR_E_AGAIN) return status;
-  return (seen & REQUIRED) == REQUIRED ? WEIR_OK : WEIR_E_PROTOCOL;
+  return read_fields(payload, len, subscribe_field, out, REQUIRED);
 }
 
-static weir_status start_field(weir_start *start, const field *f, unsigned *seen) {
+static weir_status start_field(void *handshake, const field *f, unsigned *seen) {
+  weir_start *start = handshake;
   switch (f->tag) {
     case FIELD_NETWORK: TRY(once(seen, 1u)); return take_id(f->value, start->network);
     case FIELD_STREAM: TRY(once(seen, 2u)); return take_id(f->value, start->stream);
@@ -375,15 +377,7 @@ weir_status weir_read_start(const unsigned char *payload, size_t len, weir_start
   memset(start, 0, sizeof *start);
   uint16_t highest;
   TRY(read_handshake(payload, len, WEIR_FRAME_START, &start->version, &highest));
-  size_t at = HANDSHAKE_HEADER;
-  unsigned seen = 0;
-  field f;
-  weir_status status;
-  while ((status = read_field(payload, len, &at, &f)) == WEIR_OK) {
-    TRY(start_field(start, &f, &seen));
-  }
-  if (status != WEIR_E_AGAIN) return status;
-  return (seen & REQUIRED) == REQUIRED ? WEIR_OK : WEIR_E_PROTOCOL;
+  return read_fields(payload, len, start_field, start, REQUIRED);
 }
 
 weir_status weir_read_data(const unsigned char *payload, size_t len, weir_data *data) {
