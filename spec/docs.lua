@@ -163,10 +163,24 @@ local function run_lua(block, expected)
   return run_program({ "lua5.4" }, block, expected)
 end
 
+-- Ends at the first command that fails, and says which it was; bash can do that. Only `weir` has the
+-- sanitizers of this process: the system's own tools leak, and LeakSanitizer, which runs after they have
+-- closed their standard error, would make them fail without a word.
+local SETUP = [[
+set -eE
+trap 'status=$?; echo "\`$BASH_COMMAND\` (line $LINENO) ends with status $status" >&2' ERR
+preload=${LD_PRELOAD-}
+unset LD_PRELOAD
+export PATH="$PWD/lua/bin:$PATH"
+weir() { LD_PRELOAD=$preload command weir "$@"; }
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+cd "$dir"
+. "$0"]]
+
 -- With the `weir` of this tree, and in a directory of its own.
 local function run_script(block, expected)
-  local setup = 'set -e; PATH=$PWD/lua/bin:$PATH; dir=$(mktemp -d); trap \'rm -rf "$dir"\' EXIT; cd "$dir"; . "$0"'
-  return run_program({ "sh", "-c", setup }, block, expected)
+  return run_program({ "bash", "-c", SETUP }, block, expected)
 end
 
 --- Whether a block needs a server of durable streams.

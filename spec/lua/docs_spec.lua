@@ -163,9 +163,20 @@ describe("a documentation block", function()
     local sh = "```sh durable\nweir durable create $DURABLE_URL/x\nls\necho b\n```\nIt prints:\n```text\n%s\n```\n"
     assert.is_true(check(sh:format("b")))
     assert.is_nil(check(sh:format("a")))
-    assert.is_nil(check("```sh durable\nfalse\ntrue\n```\n"))
     server:stop()
     server = nil
+  end)
+
+  it("names the command of a script that failed, and shows what was printed before", function()
+    local ok, problem = check("```sh durable\necho before\ntest -e nowhere\ntrue\n```\n")
+    assert.is_nil(ok)
+    assert.matches("status 1", problem)
+    assert.matches("before", problem)
+    assert.matches("`test %-e nowhere` %(line 2%)", problem)
+    ok, problem = check("```sh durable\nweir durable head http://127.0.0.1:1/x\n```\n")
+    assert.is_nil(ok)
+    assert.matches("command weir .*ends with status 1", problem)
+    assert.is_true(check("```sh durable\nmktemp -u | tail -n 1 >list\ntest -s list\n```\n"))
   end)
 
   it("fails when the prompt answers something else", function()
