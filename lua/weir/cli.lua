@@ -11,6 +11,8 @@
 -- and its name is in the list `commands` below. It is loaded when it is needed, so a command costs
 -- the others nothing.
 -- @module weir.cli
+local nearest = require("weir.nearest")
+
 local M = {}
 
 --- Exit status: the command did its job.
@@ -56,52 +58,11 @@ function M.load(name)
     end
   end
   local message = ("unknown command '%s'"):format(name)
-  local nearest = M.nearest(name, commands)
-  if nearest then
-    message = ("%s; did you mean '%s'?"):format(message, nearest)
+  local meant = nearest(name, commands)
+  if meant then
+    message = ("%s; did you mean '%s'?"):format(message, meant)
   end
   return nil, M.usage_error(message)
-end
-
--- Edits (a character put in, left out or replaced, or two neighbours swapped) from a to b.
-local function distance(a, b)
-  local rows = { [0] = {} }
-  for j = 0, #b do
-    rows[0][j] = j
-  end
-  for i = 1, #a do
-    rows[i] = { [0] = i }
-    for j = 1, #b do
-      local cost = a:byte(i) == b:byte(j) and 0 or 1
-      local best = math.min(rows[i - 1][j] + 1, rows[i][j - 1] + 1, rows[i - 1][j - 1] + cost)
-      if i > 1 and j > 1 and a:byte(i) == b:byte(j - 1) and a:byte(i - 1) == b:byte(j) then
-        best = math.min(best, rows[i - 2][j - 2] + 1)
-      end
-      rows[i][j] = best
-    end
-  end
-  return rows[#a][#b]
-end
-
---- The one of `names` that was most likely meant by `word`.
--- @string word
--- @tparam {string,...} names
--- @treturn ?string nil when none is near
-function M.nearest(word, names)
-  if #word > 64 then
-    return nil
-  end
-  local best, best_edits
-  for _, name in ipairs(names) do
-    local edits = distance(word:lower(), name)
-    if #word >= 2 and name:sub(1, #word) == word:lower() then
-      edits = 0
-    end
-    if edits <= math.max(1, math.floor(#name / 3)) and (not best or edits < best_edits) then
-      best, best_edits = name, edits
-    end
-  end
-  return best
 end
 
 local function is_terminal(file)

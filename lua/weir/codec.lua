@@ -13,6 +13,7 @@
 -- @module weir.codec
 
 local errors = require("weir.errors")
+local nearest = require("weir.nearest")
 
 local codec = {}
 
@@ -46,38 +47,6 @@ loaded.raw = setmetatable({
   end,
 }, Codec)
 
--- The number of single-letter edits between two short words.
-local function distance(a, b)
-  local row = {}
-  for j = 0, #b do
-    row[j] = j
-  end
-  for i = 1, #a do
-    local diagonal = row[0]
-    row[0] = i
-    for j = 1, #b do
-      local cost = a:byte(i) == b:byte(j) and 0 or 1
-      diagonal, row[j] = row[j], math.min(diagonal + cost, row[j] + 1, row[j - 1] + 1)
-    end
-  end
-  return row[#b]
-end
-
--- The known name that is meant, if one is near enough; "messagepack" begins and ends like its own.
-local function nearest(name)
-  if #name > LONGEST_NAME then
-    return nil
-  end
-  local best, least = nil, math.huge
-  for _, each in ipairs(known) do
-    local edits = distance(name:lower(), each)
-    if edits < least then
-      best, least = each, edits
-    end
-  end
-  return least <= math.max(2, math.floor(#name / 2)) and best or nil
-end
-
 local function built_in(name, level)
   local found = loaded[name]
   if found then
@@ -90,7 +59,7 @@ local function built_in(name, level)
       return found
     end
   end
-  local suggestion = nearest(name)
+  local suggestion = nearest(name, known)
   local message = "unknown codec '%s'%s; known are: %s, or a table with encode and decode"
   suggestion = suggestion and (", did you mean '%s'?"):format(suggestion) or ""
   error(message:format(name:sub(1, LONGEST_NAME), suggestion, table.concat(known, ", ")), level + 1)

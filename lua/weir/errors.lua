@@ -5,6 +5,8 @@
 -- and its context (`url`, `stream`, ...). `tostring(err)` is the code and the message.
 -- @module weir.errors
 
+local nearest = require("weir.nearest")
+
 local errors = {}
 
 local Error = { __name = "weir.error" }
@@ -69,7 +71,8 @@ local function matches(kind, expected)
   return false
 end
 
---- Checks an options table; raises for an unknown name or a wrong type, and lists the known ones.
+--- Checks an options table; raises for an unknown name or a wrong type, lists the known ones and says which
+-- is the nearest.
 -- @tparam string what whose options these are, for the message
 -- @tparam ?table options nil counts as empty
 -- @tparam table known name to the type that `type()` must give, or a list of such types
@@ -91,7 +94,10 @@ function errors.options(what, options, known, level)
         names[#names + 1] = each
       end
       table.sort(names)
-      error(("%s: unknown option '%s'; known are: %s"):format(what, tostring(name), table.concat(names, ", ")), level)
+      local meant = nearest(name, names)
+      local hint = meant and (" (did you mean '%s'?)"):format(meant) or ""
+      local message = "%s: unknown option '%s'; known are: %s%s"
+      error(message:format(what, tostring(name), table.concat(names, ", "), hint), level)
     elseif not matches(type(value), expected) then
       local wanted = type(expected) == "string" and expected or table.concat(expected, " or a ")
       error(("%s: option '%s' must be a %s, not a %s"):format(what, name, wanted, type(value)), level)

@@ -1,6 +1,7 @@
 --- Reads the words after `weir durable`: a verb, its options and its other words.
 -- @module weir.cli.durable.arguments
 local cli = require("weir.cli")
+local nearest = require("weir.nearest")
 
 local M = {}
 
@@ -72,9 +73,9 @@ local VERBS = {
 local ORDER = { "create", "append", "read", "tail", "head", "close", "delete", "fork" }
 
 local function complain(message, word, names)
-  local nearest = word and cli.nearest(word, names)
-  if nearest then
-    message = ("%s; did you mean '%s'?"):format(message, names == ORDER and nearest or "--" .. nearest)
+  local meant = word and nearest(word, names)
+  if meant then
+    message = ("%s; did you mean '%s'?"):format(message, names == ORDER and meant or "--" .. meant)
   end
   return nil, cli.usage_error(message)
 end
