@@ -246,6 +246,16 @@ static weir_http_error connect_error(long number) {
   return number == ETIMEDOUT ? WEIR_HTTP_TIMEOUT : WEIR_HTTP_NETWORK;
 }
 
+static bool says(const weir_http_request *request, const char *text) {
+  return strstr(request->said, text) != NULL;
+}
+
+/* libcurl has one code for a peer that will not and one that is gone; OpenSSL's words differ. */
+static weir_http_error handshake_error(const weir_http_request *request, long number) {
+  bool gone = number != 0 || says(request, "unexpected eof") || says(request, "SSL_ERROR_SYSCALL");
+  return gone ? WEIR_HTTP_NETWORK : WEIR_HTTP_TLS;
+}
+
 static weir_http_error classify(const weir_http_request *request, CURLcode code, long number) {
   switch (code) {
     case CURLE_URL_MALFORMAT: return WEIR_HTTP_BAD_URL;
@@ -253,7 +263,7 @@ static weir_http_error classify(const weir_http_request *request, CURLcode code,
     case CURLE_COULDNT_RESOLVE_PROXY: return WEIR_HTTP_UNRESOLVED;
     case CURLE_COULDNT_CONNECT: return connect_error(number);
     case CURLE_OPERATION_TIMEDOUT: return WEIR_HTTP_TIMEOUT;
-    case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_SSL_CONNECT_ERROR: return handshake_error(request, number);
     case CURLE_SSL_CERTPROBLEM:
     case CURLE_SSL_CIPHER:
     case CURLE_PEER_FAILED_VERIFICATION:
@@ -266,6 +276,13 @@ static weir_http_error classify(const weir_http_request *request, CURLcode code,
     /* What libcurl says of a line of the head that is longer than it can take. */
     case CURLE_OUT_OF_MEMORY:
       return request->tries > 0 && !request->head_done ? WEIR_HTTP_TOO_LARGE : WEIR_HTTP_NOMEM;
+    /* TLS 1.3 tells only after the handshake what it makes of the client's certificate. */
+    case CURLE_RECV_ERROR:
+    case CURLE_SEND_ERROR:
+      return says(request, "alert certificate") || says(request, "alert bad certificate") ||
+                     says(request, "alert unknown ca")
+                 ? WEIR_HTTP_TLS
+                 : WEIR_HTTP_NETWORK;
     default: return WEIR_HTTP_NETWORK;
   }
 }

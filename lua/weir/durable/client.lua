@@ -160,6 +160,10 @@ local function header_list(request, composed)
   for _, pair in pairs(composed.own) do
     list[#list + 1] = pair
   end
+  -- Compressed only if the user wants it so.
+  if request.method == "GET" and not composed.own["accept-encoding"] then
+    list[#list + 1] = { "Accept-Encoding", "identity" }
+  end
   table.sort(list, function(a, b)
     return a[1] < b[1]
   end)
@@ -224,6 +228,7 @@ local function send(self, request, deadline)
       headers = header_list(request, composed),
       body = request.body,
       idempotent = IDEMPOTENT[request.kind],
+      decompress = request.method == "GET", -- whoever has compressed it, asked or not
       timeout = remaining(deadline),
     })
     if not res then

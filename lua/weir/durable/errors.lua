@@ -64,6 +64,8 @@ function M.detail(body)
   if not body then
     return nil
   end
+  -- The title says as much as the rest of a page for browsers, which is what proxies send.
+  body = body:match("^%s*<.*<title>%s*(.-)%s*</title>") or body
   local text = body:gsub("[%c]+", " "):match("^%s*(.-)%s*$")
   if #text > LONGEST_DETAIL then
     text = text:sub(1, LONGEST_DETAIL) .. "..."
