@@ -87,19 +87,24 @@ local function environment()
   return env
 end
 
--- Starts a program that ends with us, whatever ends us.
-local function start(name, args, stdio)
+--- Starts a program that ends with us, whatever ends us.
+-- @tparam string name
+-- @tparam table args
+-- @tparam[opt] table stdio as for luv.spawn; nothing when left out
+-- @treturn table with `await(port)`, `signal(name)`, `stop()`
+function peers.start(name, args, stdio)
   table.move(args, 1, #args, 5)
   args[1], args[2], args[3], args[4] = "--pdeathsig", "SIGTERM", "--", name
   local self = setmetatable({ name = name }, Program)
   local pid
-  self.handle, pid = luv.spawn("setpriv", { args = args, env = environment(), stdio = stdio }, function()
+  self.handle, pid = luv.spawn("setpriv", { args = args, env = environment(), stdio = stdio or {} }, function()
     self.ended = true
   end)
   assert(self.handle, pid)
   return self
 end
 
+--- Sends it a signal, such as "sighup".
 function Program:signal(name)
   self.handle:kill(name)
 end
@@ -140,10 +145,11 @@ local function connects(port)
   return state == "open"
 end
 
+--- Waits until somebody listens on the port.
 function Program:await(port)
   support.eventually(function()
     if self.ended then
-      error(("%s did not start: see %s"):format(self.name, self.log), 0)
+      error(("%s did not start: see %s"):format(self.name, self.log or "what it wrote"), 0)
     end
     return connects(port)
   end, 10)
@@ -175,7 +181,7 @@ function peers.nginx(dir, http, port)
       %s
     }
   ]]):format(luv.getuid() == 0 and "user root root;" or "", dir, dir, dir, dir, dir, dir, dir, http))
-  local self = start("nginx", { "-p", dir, "-c", conf, "-e", dir .. "/error.log" }, { nil, nil, nil })
+  local self = peers.start("nginx", { "-p", dir, "-c", conf, "-e", dir .. "/error.log" })
   self.log = dir .. "/error.log"
   return self:await(port)
 end
@@ -189,7 +195,7 @@ function peers.tinyproxy(dir, lines)
   local conf, log = ("%s/tinyproxy-%d.conf"):format(dir, port), ("%s/tinyproxy-%d.log"):format(dir, port)
   write_file(conf, ("Port %d\nListen 127.0.0.1\nTimeout 60\nLogFile \"%s\"\nLogLevel Info\n%s\n"):format(port, log,
     lines or ""))
-  local self = start("tinyproxy", { "-d", "-c", conf }, { nil, nil, nil })
+  local self = peers.start("tinyproxy", { "-d", "-c", conf })
   self.log, self.port, self.url = log, port, "http://127.0.0.1:" .. port
   return self:await(port)
 end
@@ -199,7 +205,7 @@ end
 -- @treturn table with `ports`, `stop()`
 function peers.node(cert)
   local stdin, stdout = luv.new_pipe(), luv.new_pipe()
-  local self = start("node", { "spec/lua/http_server.mjs", cert .. ".key", cert .. ".pem" }, { stdin, stdout, 2 })
+  local self = peers.start("node", { "spec/lua/http_server.mjs", cert .. ".key", cert .. ".pem" }, { stdin, stdout, 2 })
   local text = ""
   stdout:read_start(function(_, data)
     text = text .. (data or "")
