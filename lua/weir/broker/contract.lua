@@ -1,67 +1,71 @@
 --- What a broker is: the contract between weir's applications and the module of a broker.
 --
--- A broker module returns a table with `new(options)`, which makes a *broker*. Making one is
--- configuration: it does no I/O and returns at once. All methods follow the conventions of weir:
--- `nil, err` for what can fail in a correct program, raising for misuse, timeouts in seconds as the last
--- argument, waiting by suspending the calling coroutine.
+-- A broker module returns a table with `new(options)`, which makes a *broker*. Making one is configuration: it
+-- does no I/O and returns at once. All methods follow the conventions of weir: `nil, err` for what can fail in a
+-- correct program, raising for misuse, timeouts in seconds as the last argument, waiting by suspending the calling
+-- coroutine.
 --
 -- **Broker**
 --
 -- - `broker.kind`: "memory", "nats", ...; `broker.clock`: see below.
 -- - `broker:capabilities([descriptor])`: a table of names from `contract.capabilities` that are `true`; with a
 --   descriptor, those of such a subscription. What it does not claim, it refuses with "unsupported".
--- - `broker:descriptor(spec)`: a name, or a table of the broker's own options with `name`, becomes a *descriptor*: a
---   table with `name`, and `pattern = true` where it matches several destinations. No I/O. `nil, err` lists everything that
---   is wrong. A descriptor of the broker is returned as it is.
+-- - `broker:descriptor(spec)`: a name, or a table of the broker's own options with `name`, becomes a *descriptor*:
+--   a table with `name`, and `pattern = true` where it matches several destinations. No I/O. `nil, err` lists
+--   everything that is wrong. A descriptor of the broker is returned as it is.
 -- - `broker:connect([timeout])`: true; or nil and an error: "refused", "unauthorized", "timeout", "closed", ...
--- - `broker:state()`: "new", "connecting", "up", "degraded", "failed" or "closed", and the error that is the reason.
---   `broker:watch(fn)` calls `fn(state, err)` at each change and returns a function that ends it.
+-- - `broker:state()`: "new", "connecting", "up", "degraded", "failed" or "closed", and the error that is the
+--   reason. `broker:watch(fn)` calls `fn(state, err)` at each change and returns a function that ends it.
 -- - `broker:subscribe(descriptor, [timeout])`: a *subscription*; it outlives reconnects.
--- - `broker:publisher([options])`: a *publisher*. May be made before `connect`; `options` are the broker's own defaults.
+-- - `broker:publisher([options])`: a *publisher*. May be made before `connect`; `options` are the broker's own
+--   defaults.
 -- - `broker:describe()`: `{ protocol, host, pathname, version }` for documents; never credentials.
 -- - `broker:in_process(clock)`: a broker of the same behaviour that lives in this process and needs no server.
 -- - `broker:shutdown([timeout])`: flushes what was handed over and closes. From then on everything gives "closed".
 --
--- **Subscription**: pulled, so who does not ask gets nothing; what the broker reads ahead is bounded by the descriptor.
+-- **Subscription**: pulled, so who does not ask gets nothing; what the broker reads ahead is bounded by the
+-- descriptor.
 --
--- - `subscription:next([timeout])`: the next *message*; or nil and an error: "timeout", "stopped", "closed", "cancelled",
---   or what ended it for good.
--- - `subscription:next_batch(max, [linger, [timeout]])` (capability `batch`): a list of 1 to `max` messages; waits `linger`
---   seconds for more after the first (default 0.01).
--- - `subscription:stop()`: no more messages: who waits in `next` gets "stopped". What was taken can still be settled.
+-- - `subscription:next([timeout])`: the next *message*; or nil and an error: "timeout", "stopped", "closed",
+--   "cancelled", or what ended it for good.
+-- - `subscription:next_batch(max, [linger, [timeout]])` (capability `batch`): a list of 1 to `max` messages; waits
+--   `linger` seconds for more after the first (default 0.01).
+-- - `subscription:stop()`: no more messages: who waits in `next` gets "stopped". What was taken can still be
+--   settled.
 -- - `subscription:close([timeout])`: stops; what was not settled goes back where the broker has that.
--- - `subscription:address()`: where a copy is published so that this subscription gets it; nil where there is no such
---   place (patterns).
+-- - `subscription:address()`: where a copy is published so that this subscription gets it; nil where there is no
+--   such place (patterns).
 -- - `subscription:seek(position)` (capability `seek`), `subscription:stats()`: `{ queued, unsettled, ... }`.
 --
 -- **Message**
 --
--- - fields: `payload` (string), `headers` (names in lower case to strings; shared, not to be changed), `destination`
---   (where it was published), `key`, `attempts` (deliveries of it, this one included; nil where the broker does not
---   count), `position`, `time` (published, seconds since 1970), `reply_to`, `fields` (the broker's own).
--- - `message:ack()`, `message:nack{ requeue = true|false, delay = seconds }`: true; or nil and an error: "settled" (it was
---   already), "unsupported", "closed", "lost" (the broker gives it to somebody else by now). Requeue (the default) brings it
---   back, `requeue = false` drops it.
+-- - fields: `payload` (string), `headers` (names in lower case to strings; shared, not to be changed),
+--   `destination` (where it was published), `key`, `attempts` (deliveries of it, this one included; nil where the
+--   broker does not count), `position`, `time` (published, seconds since 1970), `reply_to`, `fields` (the broker's
+--   own).
+-- - `message:ack()`, `message:nack{ requeue = true|false, delay = seconds }`: true; or nil and an error: "settled"
+--   (it was already), "unsupported", "closed", "lost" (the broker gives it to somebody else by now). Requeue (the
+--   default) brings it back, `requeue = false` drops it.
 -- - `message:extend()` (capability `extend`): asks for more time before the broker gives it to somebody else.
 --
 -- **Publisher**
 --
--- - `publisher:publish(destination, payload, [headers, [options]])`: true once the broker has it (with `confirm`), or
---   once it is on its way; or nil and an error: "closed", "full", "too_large", "unsupported" (an option it does not have),
---   "conflict", "timeout", "disconnected". The second result may be a table with the broker's receipt.
--- - `publisher:publish_batch(items)`: items are `{ destination, payload, headers, options }`. Returns true, or nil and the
---   first error; then a list with true or an error for each item.
--- - `publisher:request(destination, payload, [headers, [timeout]])` (capability `request`): the reply, a message without
---   settlement; or nil and an error: "timeout", "no_responders".
--- - `publisher:transaction()` (capability `transactions`): an object with `publish` as above, `commit([timeout])`, `abort()`;
---   "no_transaction" after its end. Nothing is visible before the commit.
+-- - `publisher:publish(destination, payload, [headers, [options]])`: true once the broker has it (with `confirm`),
+--   or once it is on its way; or nil and an error: "closed", "full", "too_large", "unsupported" (an option it does
+--   not have), "conflict", "timeout", "disconnected". The second result may be a table with the broker's receipt.
+-- - `publisher:publish_batch(items)`: items are `{ destination, payload, headers, options }`. Returns true, or nil
+--   and the first error; then a list with true or an error for each item.
+-- - `publisher:request(destination, payload, [headers, [timeout]])` (capability `request`): the reply, a message
+--   without settlement; or nil and an error: "timeout", "no_responders".
+-- - `publisher:transaction()` (capability `transactions`): an object with `publish` as above, `commit([timeout])`,
+--   `abort()`; "no_transaction" after its end. Nothing is visible before the commit.
 -- - `publisher:flush([timeout])`: what was published has reached the broker.
 --
 -- **Headers** are names in lower case. Well known are `content-type`, `message-id`, `correlation-id`, `reply-to`,
 -- `partition-key`, `traceparent`, `tracestate` and those of weir that `contract.headers` lists.
 --
--- **Clock**: `{ now(), time(), timer(at, fn) -> handle with cancel() }`, `weir.clock` by default; whatever a broker
--- delays in this process, it delays by its clock, so that tests need not wait.
+-- **Clock**: `{ now(), time(), timer(at, fn) -> handle with cancel() }`, `weir.clock` by default; whatever a
+-- broker delays in this process, it delays by its clock, so that tests need not wait.
 -- @module weir.broker.contract
 
 local errors = require("weir.errors")
