@@ -7,7 +7,8 @@ local M = {}
 local Cache = {}
 Cache.__index = Cache
 
-local OVERHEAD = 512 -- bytes that an entry counts beside its body and its key
+local OVERHEAD = 512 -- bytes that an entry counts beside its texts
+local HEADER = 64 -- the same of a header
 
 --- Makes a cache of at most `limit` bytes; 0: one that keeps nothing.
 function M.new(limit)
@@ -48,10 +49,18 @@ local function oldest(entries)
   return found
 end
 
+local function cost_of(url, etag, headers, body)
+  local cost = #url + #etag + #body + OVERHEAD
+  for _, header in ipairs(headers) do
+    cost = cost + #header[1] + #header[2] + HEADER
+  end
+  return cost
+end
+
 --- Keeps it, if it is not too large.
 function Cache:put(url, etag, headers, body)
   self:remove(url)
-  local cost = #url + #body + OVERHEAD
+  local cost = cost_of(url, etag, headers, body)
   if #body > self:longest() or cost > self.limit then
     return
   end
