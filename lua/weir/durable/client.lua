@@ -41,6 +41,19 @@ local OPTIONS = {
 
 local TLS = { ca = "string", cert = "string", key = "string", verify = "boolean" }
 
+-- Raises unless names of streams can be appended to it; blames the caller of new().
+local function check_base(text)
+  local url, err
+  if text then
+    url, err = urls.parse(text)
+  end
+  if err then
+    error("durable.client: option 'base_url': " .. err.message, 3)
+  elseif url and #url.query > 0 then
+    error("durable.client: option 'base_url' must not have a query; use the option 'params'", 3)
+  end
+end
+
 --- Makes a client. Nothing is sent until a stream is used.
 -- @tparam ?table opts
 -- @tparam[opt] string opts.base_url what the names of streams are appended to
@@ -62,14 +75,12 @@ local TLS = { ca = "string", cert = "string", key = "string", verify = "boolean"
 function M.new(opts)
   opts = errors.options("durable.client", opts, OPTIONS, 2)
   errors.options("durable.client: option 'tls'", opts.tls, TLS, 2)
-  if opts.base_url then
-    local _, err = urls.parse(opts.base_url)
-    if err then
-      error("durable.client: option 'base_url': " .. err.message, 2)
-    end
-  end
+  check_base(opts.base_url)
   options.pairs("durable.client", "headers", opts.headers, 3)
   options.pairs("durable.client", "params", opts.params, 3)
+  options.count("durable.client", "pool", opts.pool, 1, 3)
+  options.seconds("durable.client", "connect_timeout", opts.connect_timeout, 3)
+  options.seconds("durable.client", "idle_timeout", opts.idle_timeout, 3)
   local timeout = opts.timeout or TIMEOUT
   runtime.deadline(timeout, 2)
   return setmetatable({
@@ -206,8 +217,9 @@ local function remaining(deadline)
   return left > 0 and left or 0
 end
 
--- By the protocol, whatever the method is.
-local IDEMPOTENT = { produce = true, close = true, append_seq = false, append = false }
+-- By the protocol, whatever the method is. What may fail because it was done already is repeated by
+-- perform(), which knows of that, and not by the carrier.
+local IDEMPOTENT = { produce = true, close = true, append_seq = false, append = false, delete = false }
 
 -- Sends a request, and follows where it is sent on to. The response, its head being there; or nil and an error.
 local function send(self, request, deadline)

@@ -54,6 +54,14 @@ function M.count(what, name, value, least, level)
   return value
 end
 
+--- A time in seconds of at least 0, or nil.
+function M.seconds(what, name, value, level)
+  if value ~= nil and (value < 0 or value ~= value) then
+    error(("%s: option '%s' must be a number of seconds, at least 0"):format(what, name), level)
+  end
+  return value
+end
+
 local function check_value(what, kind, name, value, level)
   local is = type(value)
   if is ~= "string" and is ~= "number" and is ~= "boolean" then

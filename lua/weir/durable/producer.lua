@@ -150,7 +150,7 @@ local function machine_of(self)
     return self.machine
   end
   if not self.content_type then
-    local content_type, err = self.stream:learn_content_type()
+    local content_type, err = self.stream:learn_content_type(self.opts)
     if not content_type then
       return nil, err
     end
@@ -188,12 +188,8 @@ local function send(self, batch)
   local client = self.stream.client
   local res, err, transport = client:try_exchange(request, runtime.now() + (self.opts.timeout or client.timeout))
   if not res and not transport then
-    self.failure = errors.with(err, {
-      first_item = batch.first_item,
-      item_count = batch.item_count,
-      epoch = batch.epoch,
-      sequence = batch.sequence,
-    })
+    self.stopped = true
+    self.failure = self.failure or errors.with(err, { epoch = batch.epoch, sequence = batch.sequence })
     self.sending[batch.id] = nil
     return wake(self)
   end
@@ -245,11 +241,13 @@ end
 
 -- What ended the producer, or nil.
 local function failure_of(self)
-  if self.failure then
+  if self.failure and not self.stopped then
     return self.failure
   end
   local state = self.machine:state()
-  if not state.failed then
+  if self.stopped then -- by no answer: earlier batches may still be on their way, and be confirmed
+    return errors.with(self.failure, { first_item = state.confirmed, item_count = state.items - state.confirmed })
+  elseif not state.failed then
     return nil
   end
   local last = self.last_error
@@ -298,7 +296,7 @@ end
 
 local function offer(self, encoded)
   if self.failure then
-    return nil, self.failure
+    return nil, failure_of(self)
   end
   local now = runtime.now()
   local item, word = self.machine:append(encoded, now)

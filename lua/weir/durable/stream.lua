@@ -158,13 +158,13 @@ local function create(self, what, opts, headers)
   if not body then
     return nil, err
   end
-  self.content_type = content_type
   local request = self:request({ kind = "create", method = "PUT", headers = headers, body = body, what = what }, opts)
   local res
   res, err = self.client:perform(request)
   if not res then
     return nil, err
   end
+  self.content_type = content_type
   return created(self, res)
 end
 
@@ -292,9 +292,10 @@ local function content_type_of(self, opts)
 end
 
 --- Finds out the content type, if it is not known; for producers.
+-- @tparam table opts `headers`, `params` and `timeout` of the request
 -- @return string; or nil and an error
-function Stream:learn_content_type()
-  return content_type_of(self, {})
+function Stream:learn_content_type(opts)
+  return content_type_of(self, { headers = opts.headers, params = opts.params, timeout = opts.timeout })
 end
 
 local APPEND = { seq = { "string", "number" }, content_type = "string", at_least_once = "boolean" }
@@ -334,9 +335,10 @@ local function appended(res)
   return { status = res.status, offset = res.fields.next_offset, closed = res.fields.closed or false }
 end
 
--- A sequence that is taken after an attempt whose answer was lost: by that attempt, or by another writer.
+-- The sequence is taken, or the stream closed, after an attempt whose answer was lost: by that attempt (or
+-- behind it), or by another writer.
 local function doubt(err)
-  if err.code == "sequence_conflict" and err.lost_before then
+  if err.lost_before and (err.code == "sequence_conflict" or err.code == "stream_closed") then
     return errors.with(err, { unknown = true, message = err.message .. "; an earlier attempt may have arrived" })
   end
   return err
@@ -445,7 +447,7 @@ function Stream:close(data, opts)
   request.headers["Stream-Closed"] = "true"
   local res, err = self.client:perform(request)
   if not res then
-    return nil, err
+    return nil, doubt(err)
   end
   return appended(res)
 end

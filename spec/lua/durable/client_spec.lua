@@ -225,6 +225,102 @@ describe("A durable client", function()
     assert.equal("abcdefghij", client:stream("/s"):read():body())
   end))
 
+  it("takes a stream for deleted that is gone after an attempt whose answer was lost", with(function(_, _, n)
+    if n == 1 then
+      return answer(200, { OFFSET })
+    end
+    return n == 2 and "reset" or answer(404)
+  end, function(client, script)
+    local stream = client:stream("/s")
+    assert(stream:head()) -- now there is a connection, which libcurl would replace by itself
+    assert.is_true(stream:delete())
+    assert.equal("DELETE", script.requests[3].method)
+    support.fails("not_found", stream:delete())
+  end))
+
+  for name, append in pairs({
+    ["an append"] = function(stream)
+      return stream:append("x", { seq = "1" })
+    end,
+    ["a close with a last value"] = function(stream)
+      return stream:close("x", { seq = "1" })
+    end,
+  }) do
+    for code, headers in pairs({ stream_closed = { { "Stream-Closed", "true" } }, sequence_conflict = {} }) do
+      it(("does not know whether %s arrived that is told %s after its answer was lost"):format(name, code),
+        with(function(_, _, n)
+          return n == 1 and "reset" or answer(409, headers)
+        end, function(client)
+          local stream = client:stream("/s", { content_type = "text/plain" })
+          assert.is_true(support.fails(code, append(stream)).unknown)
+          assert.is_nil(support.fails(code, append(stream)).unknown)
+        end))
+    end
+  end
+
+  it("keeps what it knows of a stream when that cannot be created", with(function(request)
+    if request.method == "HEAD" then
+      return answer(200, { OFFSET, { "Content-Type", "text/plain" } })
+    end
+    return answer(request.method == "PUT" and 409 or 204, { OFFSET })
+  end, function(client, script)
+    local stream = client:stream("/s")
+    support.fails("already_exists", stream:create({ content_type = "application/json" }))
+    assert(stream:append("x"))
+    assert.equal("text/plain", script.requests[3].headers["content-type"])
+    assert.equal("x", script.requests[3].body)
+  end))
+
+  it("asks for the content type with the headers and parameters of the producer", with(function()
+    return answer(200, { OFFSET, { "Content-Type", "text/plain" } })
+  end, function(client, script)
+    local producer = client:stream("/s"):producer({ headers = { Authorization = "own" }, params = { key = "k" } })
+    assert(producer:append("x"))
+    assert(producer:flush(5))
+    assert.equal(2, #script.requests)
+    for _, request in ipairs(script.requests) do
+      assert.equal("own", request.headers.authorization)
+      assert.truthy(request.target:find("key=k", 1, true))
+    end
+  end))
+
+  it("says which items are unconfirmed when a header cannot be made", with(function(_, _, n)
+    return n == 1 and answer(200, { OFFSET }) or nil
+  end, function(client)
+    local calls = 0
+    local producer = client:stream("/s", { content_type = "text/plain" }):producer({
+      max_in_flight = 2,
+      max_batch_items = 1,
+      linger = 0,
+      headers = { ["X-Token"] = function()
+        calls = calls + 1
+        return calls < 3 and "t" or error("no token")
+      end },
+    })
+    for _, data in ipairs({ "a", "b", "c", "d" }) do
+      assert(producer:append(data))
+    end
+    local err = support.fails("callback_failed", producer:flush(5))
+    assert.truthy(err.message:find("no token", 1, true))
+    assert.equal(1, err.first_item)
+    assert.equal(3, err.item_count)
+  end))
+
+  it("is refused options that make no sense before anything is sent", function()
+    local function refused(name, value, word)
+      local ok, message = pcall(function()
+        local client = durable.client({ [name] = value })
+        client:close()
+      end)
+      assert.is_false(ok, name)
+      assert.matches("client_spec.lua:%d+: .*" .. word, message)
+    end
+    refused("pool", 0, "pool")
+    refused("idle_timeout", -1, "idle_timeout")
+    refused("connect_timeout", 0 / 0, "connect_timeout")
+    refused("base_url", "http://localhost/v1?token=a", "params")
+  end)
+
   it("refuses a bomb of headers", with(function()
     local headers = {}
     for i = 1, 2000 do
