@@ -238,12 +238,17 @@ static void tiny_batches_cannot_pile_up_either(void **state) {
   weir_test_alloc *memory = *state;
   weir_durable_writer_config config = plain();
   config.buffer = 100000;
-  config.max_batch_bytes = 16;
-  weir_durable_writer *writer = make(memory, config);
-  while (weir_durable_writer_append(writer, "x", 1, 0, NULL) == WEIR_OK)
-    continue;
-  assert_in_range(memory->bytes, 50000, 150000);
-  weir_durable_writer_free(writer);
+  static const size_t BYTES[] = {16, 0};
+  static const uint32_t ITEMS[] = {1, 3};
+  for (int i = 0; i < 4; i++) {
+    config.max_batch_bytes = BYTES[i & 1];
+    config.max_batch_items = ITEMS[i / 2];
+    weir_durable_writer *writer = make(memory, config);
+    while (weir_durable_writer_append(writer, "x", 1, 0, NULL) == WEIR_OK)
+      continue;
+    assert_in_range(memory->bytes, 50000, 150000);
+    weir_durable_writer_free(writer);
+  }
 }
 
 static void an_item_above_the_bound_may_go_alone(void **state) {

@@ -157,6 +157,13 @@ static batch *new_batch(weir_durable_writer *writer, uint64_t now) {
   return b;
 }
 
+/* Of a body whose first item takes `len` bytes: no more than the others may need, if they are like
+ * it, for there can be many bodies of few items. */
+static size_t first_capacity(const weir_durable_writer *writer, size_t len) {
+  const uint32_t items = writer->config.max_batch_items;
+  return len < FIRST_CAPACITY / items ? len * items : FIRST_CAPACITY;
+}
+
 /* Room in the body for an item of `len` bytes with all around it. */
 static weir_status reserve(const weir_durable_writer *writer, batch *b, size_t len) {
   const size_t around = around_of(writer);
@@ -164,7 +171,7 @@ static weir_status reserve(const weir_durable_writer *writer, batch *b, size_t l
   const size_t needed = b->len + around + len;
   const size_t old = b->body != NULL ? b->body->size : 0;
   if (b->body != NULL && needed <= old) return WEIR_OK;
-  size_t size = old > 0 ? old * 2 : FIRST_CAPACITY;
+  size_t size = old > 0 ? old * 2 : first_capacity(writer, len + around);
   if (size > writer->config.max_batch_bytes) size = writer->config.max_batch_bytes;
   if (size < needed) size = needed;
   weir_buf *body =
