@@ -5,13 +5,13 @@
  *
  *   :request(now) -> {offset=, live=, cursor=, sse=bool} | nil, "again" | nil, "closed"
  *   :deadline() -> seconds | nil               when request() is worth calling again
- *   :head(status, headers, now[, unix])        headers: a list of {name, value}; unix: seconds
- * since 1970, to understand Retry-After with a date :feed(bytes, now) -> true | nil, word      nil:
- * give the response up, then finish("lost") :finish(transport, now, random)            "answered",
- * "not_sent", "lost", "timed_out"; random from 0 to below 1 :next() -> {data=, items=, offset=,
- * next_offset=, cursor=, whole=, up_to_date=, closed=} | nil items: of the JSON array that data is;
- * nil when data is bytes :state() -> {position=, up_to_date=, closed=, mode=, fallback=, requests=,
- * retries=, bytes=, json=, failed=, code=, status=}
+ *   :head(status, headers, now[, unix])        as for core.durable_verdict()
+ *   :feed(bytes, now) -> true | nil, word      nil: give the response up, then finish("lost")
+ *   :finish(transport, now, random)            as for core.durable_verdict(); from 0 to below 1
+ *   :next() -> {data=, items=, offset=, next_offset=, cursor=, whole=, up_to_date=, closed=} | nil
+ *                                              items: of the array that data is; nil for bytes
+ *   :state() -> {position=, up_to_date=, closed=, mode=, fallback=, requests=, retries=, bytes=,
+ *                json=, failed=, code=, status=}
  *
  * See core/durable/reader.h; times are seconds of the caller's clock.
  */
@@ -21,6 +21,7 @@
 
 #include "lua/core.h"
 #include "lua/core_args.h"
+#include "lua/durable.h"
 #include "lua/stream.h"
 
 #define CLASS "weir.core.durable_reader"
@@ -37,28 +38,6 @@ static weir_durable_reader *check(lua_State *L) {
 
 static const char *const MODES[] = {"none", "long-poll", "sse", "auto", NULL};
 
-/* The option "retry" of the table at index 1. */
-static void get_retry(lua_State *L, weir_retry_policy *policy) {
-  static const char *const KNOWN[] = {"max_retries", "initial",   "max",
-                                      "multiplier",  "floor_max", NULL};
-  weir_retry_policy_default(policy);
-  lua_getfield(L, 1, "retry");
-  weir_lua_check_options(L, -1, "retry", KNOWN);
-  const int at = lua_gettop(L);
-  const lua_Number retries = weir_lua_option_number(L, at, "max_retries", UINT32_MAX);
-  if (!(retries >= 0)) luaL_error(L, "retry: 'max_retries' must be at least 0");
-  policy->max_retries = retries < UINT32_MAX ? (uint32_t)retries : UINT32_MAX;
-  policy->initial = weir_lua_option_time(L, at, "initial", policy->initial);
-  policy->max = weir_lua_option_time(L, at, "max", policy->max);
-  policy->multiplier = weir_lua_option_number(L, at, "multiplier", policy->multiplier);
-  policy->floor_max = weir_lua_option_time(L, at, "floor_max", policy->floor_max);
-  const char *field;
-  if (weir_retry_policy_check(policy, &field) != WEIR_OK) {
-    luaL_error(L, "retry: '%s' is out of range", field);
-  }
-  lua_pop(L, 1);
-}
-
 static int new_reader(lua_State *L) {
   static const char *const KNOWN[] = {"live",         "position", "max_event",
                                       "content_type", "retry",    NULL};
@@ -68,7 +47,8 @@ static int new_reader(lua_State *L) {
   }
   weir_lua_check_options(L, 1, "durable_reader", KNOWN);
   weir_durable_reader_config config = {.position = NULL};
-  get_retry(L, &config.retry);
+  lua_getfield(L, 1, "retry");
+  weir_lua_durable_policy(L, lua_gettop(L), &config.retry);
   lua_getfield(L, 1, "live");
   config.live = (weir_durable_live)luaL_checkoption(L, -1, "none", MODES);
   const lua_Number max_event = weir_lua_option_number(L, 1, "max_event", 0);
@@ -94,11 +74,6 @@ static void set_string(lua_State *L, const char *key, const char *value) {
   lua_setfield(L, -2, key);
 }
 
-static void set_flag(lua_State *L, const char *key, bool value) {
-  lua_pushboolean(L, value);
-  lua_setfield(L, -2, key);
-}
-
 static int reader_request(lua_State *L) {
   weir_durable_query query;
   const weir_status status =
@@ -108,7 +83,7 @@ static int reader_request(lua_State *L) {
   set_string(L, "offset", query.offset);
   set_string(L, "live", query.live);
   set_string(L, "cursor", query.cursor);
-  set_flag(L, "sse", query.sse);
+  weir_lua_durable_set_flag(L, "sse", query.sse);
   return 1;
 }
 
@@ -121,28 +96,12 @@ static int reader_deadline(lua_State *L) {
 
 static int reader_head(lua_State *L) {
   weir_durable_reader *reader = check(L);
-  weir_durable_response response;
-  weir_durable_response_init(&response, (int)luaL_checkinteger(L, 2));
+  const lua_Integer status = luaL_checkinteger(L, 2);
+  luaL_argcheck(L, status >= 100 && status <= 999, 2, "not a status of HTTP");
   luaL_checktype(L, 3, LUA_TTABLE);
   const uint64_t now = weir_lua_check_time(L, 4);
-  for (int i = 1;; i++) {
-    lua_rawgeti(L, 3, i);
-    if (lua_isnil(L, -1)) break;
-    luaL_checktype(L, -1, LUA_TTABLE);
-    lua_rawgeti(L, -1, 1);
-    lua_rawgeti(L, -2, 2);
-    size_t name_len, value_len;
-    const char *name = luaL_checklstring(L, -2, &name_len);
-    const char *value = luaL_checklstring(L, -1, &value_len);
-    weir_durable_response_header(&response, name, name_len, value, value_len);
-    lua_pop(L, 3);
-  }
-  if (!lua_isnoneornil(L, 5)) {
-    const lua_Number unix_now = luaL_checknumber(L, 5);
-    if (unix_now >= 0 && unix_now < 0x1p53) {
-      weir_durable_response_resolve_date(&response, (uint64_t)unix_now);
-    }
-  }
+  weir_durable_response response;
+  weir_lua_durable_response(L, (int)status, 3, 5, &response);
   weir_durable_reader_head(reader, &response, now);
   return 0;
 }
@@ -159,14 +118,10 @@ static int reader_feed(lua_State *L) {
 }
 
 static int reader_finish(lua_State *L) {
-  static const char *const TRANSPORTS[] = {"answered", "not_sent", "lost", "timed_out", NULL};
   weir_durable_reader *reader = check(L);
-  const int transport = luaL_checkoption(L, 2, NULL, TRANSPORTS);
+  const weir_durable_transport transport = weir_lua_durable_transport(L, 2);
   const uint64_t now = weir_lua_check_time(L, 3);
-  const lua_Number random = luaL_checknumber(L, 4);
-  luaL_argcheck(L, random >= 0 && random < 1, 4, "a number from 0 to below 1 expected");
-  weir_durable_reader_end(reader, (weir_durable_transport)transport, now,
-                          (uint64_t)(random * 0x1p53) << 11);
+  weir_durable_reader_end(reader, transport, now, weir_lua_durable_random(L, 4));
   return 0;
 }
 
@@ -181,9 +136,9 @@ static int reader_next(lua_State *L) {
   set_string(L, "offset", piece.offset);
   set_string(L, "next_offset", piece.next_offset);
   set_string(L, "cursor", piece.cursor);
-  set_flag(L, "whole", piece.whole);
-  set_flag(L, "up_to_date", piece.up_to_date);
-  set_flag(L, "closed", piece.closed);
+  weir_lua_durable_set_flag(L, "whole", piece.whole);
+  weir_lua_durable_set_flag(L, "up_to_date", piece.up_to_date);
+  weir_lua_durable_set_flag(L, "closed", piece.closed);
   return 1;
 }
 
@@ -192,15 +147,15 @@ static int reader_state(lua_State *L) {
   weir_durable_reader_state_of(check(L), &state);
   lua_createtable(L, 0, 12);
   set_string(L, "position", state.position);
-  set_flag(L, "up_to_date", state.up_to_date);
-  set_flag(L, "closed", state.closed);
+  weir_lua_durable_set_flag(L, "up_to_date", state.up_to_date);
+  weir_lua_durable_set_flag(L, "closed", state.closed);
   set_string(L, "mode", MODES[state.mode]);
   set_string(L, "fallback", state.fallback);
   weir_lua_set_count(L, "requests", state.requests);
   weir_lua_set_count(L, "retries", state.retries);
   weir_lua_set_count(L, "bytes", state.bytes);
-  set_flag(L, "json", state.json);
-  set_flag(L, "failed", state.failed);
+  weir_lua_durable_set_flag(L, "json", state.json);
+  weir_lua_durable_set_flag(L, "failed", state.failed);
   set_string(L, "code", state.code);
   if (state.status != 0) weir_lua_set_count(L, "status", (uint64_t)state.status);
   return 1;

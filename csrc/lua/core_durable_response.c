@@ -95,7 +95,7 @@ static void set_number(lua_State *L, const char *key, uint64_t number) {
   if (number != UINT64_MAX) weir_lua_set_count(L, key, number);
 }
 
-static void set_flag(lua_State *L, const char *key, bool value) {
+void weir_lua_durable_set_flag(lua_State *L, const char *key, bool value) {
   lua_pushboolean(L, value);
   lua_setfield(L, -2, key);
 }
@@ -107,10 +107,10 @@ void weir_lua_durable_push_response(lua_State *L, const weir_durable_response *r
   weir_lua_durable_set_text(L, "cursor", &response->cursor);
   weir_lua_durable_set_text(L, "etag", &response->etag);
   weir_lua_durable_set_text(L, "content_type", &response->content_type);
-  set_flag(L, "up_to_date", response->up_to_date);
-  set_flag(L, "closed", response->closed);
-  set_flag(L, "base64", response->base64);
-  set_flag(L, "unusable", response->unusable);
+  weir_lua_durable_set_flag(L, "up_to_date", response->up_to_date);
+  weir_lua_durable_set_flag(L, "closed", response->closed);
+  weir_lua_durable_set_flag(L, "base64", response->base64);
+  weir_lua_durable_set_flag(L, "unusable", response->unusable);
   set_number(L, "producer_epoch", response->producer_epoch);
   set_number(L, "producer_seq", response->producer_seq);
   set_number(L, "expected_seq", response->expected_seq);
@@ -135,7 +135,7 @@ static int verdict(lua_State *L) {
   lua_pushstring(L, OUTCOMES[weir_durable_verdict(kind, transport, &response)]);
   lua_pushstring(L, weir_durable_code(kind, transport, &response)); /* NULL: nil */
   weir_lua_durable_push_response(L, &response);
-  set_flag(L, "ambiguous", weir_durable_ambiguous(transport, &response));
+  weir_lua_durable_set_flag(L, "ambiguous", weir_durable_ambiguous(transport, &response));
   return 3;
 }
 

@@ -3,8 +3,9 @@
  *                     max_batch_items=, max_in_flight=, linger=s, buffer=bytes, retry={...}}
  *
  *   :append(bytes, now) -> number of the item, deadline()
- *                        | nil, word           "again" (full), "closed", "nomem", "invalid" (an
- * empty item) :flush()                                   what is queued goes out without lingering
+ *                        | nil, word           "again" (full), "closed", "nomem",
+ *                                              "invalid" (an empty item)
+ *   :flush()                                   what is queued goes out without lingering
  *   :close(bytes | nil, now) -> true | nil, word
  *   :next(now) -> {id=, epoch=, sequence=, close=bool, first_item=, item_count=, body=string | nil}
  *                 | nil, "again" | nil, "closed"
@@ -147,11 +148,6 @@ static int writer_close(lua_State *L) {
                                              weir_lua_check_time(L, 3)));
 }
 
-static void set_flag(lua_State *L, const char *key, bool value) {
-  lua_pushboolean(L, value);
-  lua_setfield(L, -2, key);
-}
-
 static void set_body(lua_State *L, const weir_durable_request *request) {
   if (request->body_runs == 0) return;
   if (request->body_runs == 1) {
@@ -177,7 +173,7 @@ static int writer_next(lua_State *L) {
   weir_lua_set_count(L, "sequence", request.sequence);
   weir_lua_set_count(L, "first_item", request.first_item);
   weir_lua_set_count(L, "item_count", request.item_count);
-  set_flag(L, "close", request.close);
+  weir_lua_durable_set_flag(L, "close", request.close);
   set_body(L, &request);
   return 1;
 }
@@ -241,9 +237,9 @@ static int writer_state(lua_State *L) {
   weir_lua_set_count(L, "retries", state->retries);
   weir_lua_set_count(L, "duplicates", state->duplicates);
   weir_lua_set_count(L, "claims", state->claims);
-  set_flag(L, "closing", state->closing);
-  set_flag(L, "closed", state->closed);
-  set_flag(L, "failed", state->failed);
+  weir_lua_durable_set_flag(L, "closing", state->closing);
+  weir_lua_durable_set_flag(L, "closed", state->closed);
+  weir_lua_durable_set_flag(L, "failed", state->failed);
   weir_lua_durable_set_text(L, "offset", &state->offset);
   if (state->failed) set_failure(L, state);
   return 1;

@@ -5,6 +5,8 @@
 #ifndef WEIR_LUA_DURABLE_H
 #define WEIR_LUA_DURABLE_H
 
+#include <stdbool.h>
+
 #include "core/durable/response.h"
 #include "core/durable/retry.h"
 #include "lua/compat.h"
@@ -31,5 +33,8 @@ void weir_lua_durable_push_response(lua_State *L, const weir_durable_response *r
 
 /* Sets field `key` of the table on top unless the text is empty. */
 void weir_lua_durable_set_text(lua_State *L, const char *key, const weir_durable_text *text);
+
+/* Sets field `key` of the table on top. */
+void weir_lua_durable_set_flag(lua_State *L, const char *key, bool value);
 
 #endif
