@@ -65,7 +65,7 @@ struct weir_http_request {
   field_at *field;
   size_t field_count, field_cap;
   int status;
-  bool head_done;
+  bool in_head, head_done;
 
   bytes in, out;
   bool streamed, finished;
@@ -383,9 +383,11 @@ static void begin_head(weir_http_request *request, const char *line, size_t len)
   request->status = space != NULL ? (int)strtol(space, NULL, 10) : 0;
   request->field_count = 0;
   request->head.len = 0;
+  request->in_head = true;
 }
 
 static void end_head(weir_http_request *request) {
+  request->in_head = false;
   if (request->status < 200 && request->status != 101) return;
   request->head_done = true;
   notify(request);
@@ -403,7 +405,7 @@ static size_t on_head(char *line, size_t size, size_t count, void *user) {
     return CURL_WRITEFUNC_ERROR;
   }
   if (request->head_done) return len; /* a trailer */
-  if (len >= 5 && memcmp(line, "HTTP/", 5) == 0) {
+  if (!request->in_head && len >= 5 && memcmp(line, "HTTP/", 5) == 0) {
     begin_head(request, line, len);
   } else if (len == 0 || line[0] == '\r' || line[0] == '\n') {
     end_head(request);
@@ -560,7 +562,9 @@ static void resume(weir_http *http) {
     arm(request, false);
     int pauses =
         (request->in_paused ? CURLPAUSE_RECV : 0) | (request->out_paused ? CURLPAUSE_SEND : 0);
-    curl_easy_pause(request->easy, pauses);
+    /* What it hands over at once can run into a failure that nothing else reports. */
+    CURLcode code = curl_easy_pause(request->easy, pauses);
+    if (code != CURLE_OK) complete(request, code);
   }
 }
 

@@ -152,7 +152,8 @@ static const char **check_fields(lua_State *L, size_t *count) {
   const char **fields = lua_newuserdata(L, (*count + 1) * sizeof *fields);
   for (size_t i = 0; i < *count; i++) {
     lua_rawgeti(L, 4, (lua_Integer)i + 1);
-    fields[i] = luaL_checkstring(L, -1); /* the list keeps it */
+    luaL_argcheck(L, lua_type(L, -1) == LUA_TSTRING, 4, "a list of strings expected");
+    fields[i] = lua_tostring(L, -1); /* the list keeps it */
     lua_pop(L, 1);
   }
   return fields;

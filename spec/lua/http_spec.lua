@@ -164,6 +164,14 @@ describe("runtime.http", function()
       assert.equal("", res:body())
     end)
 
+    it("has the status of its first line, whatever the names of its headers look like", function()
+      local res = assert(get("raw", raw("HTTP/1.1 200 OK\r\nA: 1\r\nHTTP/1.1 2000 X: y\r\nContent-Length: 0\r\n\r\n")))
+      assert.equal(200, res.status)
+      assert.equal("1", res:header("a"))
+      assert.equal("y", res:header("http/1.1 2000 x"))
+      assert.equal("", res:body())
+    end)
+
     it("has a status, whatever it is, and no redirect is followed", function()
       for _, code in ipairs({ 204, 304, 404, 500 }) do
         local res = assert(get("plain", "status?code=" .. code))
