@@ -256,7 +256,15 @@ static weir_http_error handshake_error(const weir_http_request *request, long nu
   return gone ? WEIR_HTTP_NETWORK : WEIR_HTTP_TLS;
 }
 
+/* What a proxy says to CONNECT; that of 5xx, 408 and 429 may be another thing a moment later. */
+static bool denied(const weir_http_request *request) {
+  long status = 0;
+  curl_easy_getinfo(request->easy, CURLINFO_HTTP_CONNECTCODE, &status);
+  return status >= 300 && status < 500 && status != 408 && status != 429;
+}
+
 static weir_http_error classify(const weir_http_request *request, CURLcode code, long number) {
+  if (request->tries == 0 && denied(request)) return WEIR_HTTP_DENIED;
   switch (code) {
     case CURLE_URL_MALFORMAT: return WEIR_HTTP_BAD_URL;
     case CURLE_COULDNT_RESOLVE_HOST:
@@ -936,6 +944,7 @@ const char *weir_http_error_name(weir_http_error error) {
       [WEIR_HTTP_OK] = "ok",
       [WEIR_HTTP_BAD_URL] = "bad_url",
       [WEIR_HTTP_CANCELLED] = "cancelled",
+      [WEIR_HTTP_DENIED] = "denied",
       [WEIR_HTTP_NETWORK] = "network",
       [WEIR_HTTP_NOMEM] = "nomem",
       [WEIR_HTTP_PROTOCOL] = "protocol",

@@ -45,6 +45,7 @@ typedef enum weir_http_error {
   WEIR_HTTP_OK,
   WEIR_HTTP_BAD_URL,
   WEIR_HTTP_CANCELLED,
+  WEIR_HTTP_DENIED,  /* by the proxy, which makes no tunnel */
   WEIR_HTTP_NETWORK, /* a connection broke, or ended before the answer did */
   WEIR_HTTP_NOMEM,
   WEIR_HTTP_PROTOCOL, /* what came is not HTTP */

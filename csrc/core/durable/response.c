@@ -206,7 +206,8 @@ static const char *status_code(weir_durable_kind kind, const weir_durable_respon
   const bool read = kind == WEIR_DURABLE_READ;
   switch (response->status) {
     case 400: return read ? "invalid_offset" : "parse_error";
-    case 401: return "unauthorized";
+    case 401:
+    case 407: return "unauthorized"; /* 407: the proxy's */
     case 403:
       return kind == WEIR_DURABLE_PRODUCE && response->producer_epoch != UINT64_MAX ? "stale_epoch"
                                                                                     : "forbidden";

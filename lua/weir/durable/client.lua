@@ -261,7 +261,7 @@ end
 
 -- Errors that no repetition mends.
 local FINAL = {
-  bad_url = true, tls = true, too_large = true, cancelled = true, server_error = true, deadlock = true,
+  bad_url = true, denied = true, tls = true, too_large = true, cancelled = true, server_error = true, deadlock = true,
   body_failed = true, nomem = true,
 }
 -- Of these, those that are ours already, or the caller's.

@@ -48,6 +48,7 @@ local framing = { ["content-length"] = true, ["transfer-encoding"] = true, conne
 local what = {
   bad_url = "this is not an http or https URL",
   cancelled = "the request was cancelled",
+  denied = "the proxy does not let the request through: check its address and credentials",
   network = "the connection broke",
   nomem = "out of memory",
   protocol = "the answer is not HTTP",

@@ -8,6 +8,7 @@ local support = require("spec.lua.support")
 local weir = require("weir")
 
 local fails = support.fails
+local RETRY = { initial = 0.001, max = 0.01, max_retries = 10 }
 
 -- A server: port, certificate twice, more.
 local SERVER = [[
@@ -64,7 +65,12 @@ describe("Over TLS", function()
   local function on(name, tls, fn)
     weir.run(function()
       count = count + 1
-      local client = durable.client({ base_url = "https://localhost:" .. ports[name], tls = tls, timeout = 10 })
+      local client = durable.client({
+        base_url = "https://localhost:" .. ports[name],
+        tls = tls,
+        retry = RETRY,
+        timeout = 10,
+      })
       local ok, err = pcall(fn, client:stream("/tls-" .. count, { content_type = "text/plain" }))
       client:close()
       assert(ok, err)
@@ -177,7 +183,7 @@ describe("Over TLS", function()
         for _, who in ipairs({ false, stranger, mine }) do
           local client = durable.client({
             tls = { ca = ca .. ".pem", cert = who and who .. ".pem" or nil, key = who and who .. ".key" or nil },
-            timeout = 10,
+            retry = RETRY,
           })
           local answer, err = client:stream(url):read():body()
           client:close()
@@ -226,7 +232,7 @@ describe("Over TLS", function()
       local client = durable.client({
         base_url = "https://localhost:" .. tunnel.port,
         tls = { ca = ca .. ".pem" },
-        retry = { initial = 0.001, max = 0.01 },
+        retry = RETRY,
         timeout = 10,
       })
       works(client:stream("/tls-again", { content_type = "text/plain" }))
