@@ -159,6 +159,25 @@ describe("the codec json", function()
     end
   end)
 
+  it("is the same where weir is built without simdjson", function()
+    local names = { "weir.simdjson", "weir.codec.json" }
+    local loaded = { package.loaded[names[1]], package.loaded[names[2]] }
+    finally(function()
+      package.preload[names[1]] = nil
+      for i, name in ipairs(names) do package.loaded[name] = loaded[i] end
+    end)
+    package.preload[names[1]] = function() error("not built") end
+    for _, name in ipairs(names) do package.loaded[name] = nil end
+    local plain = require("weir.codec.json")
+    assert.not_equal(json.decode, plain.decode)
+    for _, text in ipairs({ '{"a":[1,2.5,null,"é"]}', "-0", "1e999", '"\255"', "false", "18446744073709551616" }) do
+      assert.same(plain.decode(text), json.decode(text))
+    end
+    for _, text in ipairs({ "", "[1,]", '"\\ud800"', ("["):rep(65) .. ("]"):rep(65) }) do
+      assert.equal(refused("decode", "json", plain.decode(text)), refused("decode", "json", json.decode(text)))
+    end
+  end)
+
   it("is independent of how others set up cjson", function()
     for _, instance in ipairs({ cjson, require("cjson.safe") }) do
       instance.encode_max_depth(2)
