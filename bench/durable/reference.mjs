@@ -2,10 +2,12 @@
 //
 //   reference.mjs fill URL COUNT          a JSON stream of COUNT messages; prints items= and hash=
 //   reference.mjs check URL COUNT SIZE    prints ok=1 if the stream is those COUNT messages, each once
+//   reference.mjs raw URL                 prints seconds= of reading the stream and doing nothing with it
 //   reference.mjs delete URL
 //
 // `delete` and `check` remove the stream, and its -warm-up.
 import { createHash } from 'node:crypto'
+import { Agent, get } from 'node:http'
 
 const [command, url, countText, sizeText] = process.argv.slice(2)
 const count = Number(countText)
@@ -57,6 +59,27 @@ function expected(n, size) {
   return hash.digest('hex')
 }
 
+// One connection, no compression, no string made of the bytes: what is left is the server's time.
+function drain(at, agent) {
+  return new Promise((resolve, reject) => {
+    const headers = { 'accept-encoding': 'identity' }
+    get(`${at}?offset=-1`, { agent, headers }, (res) => {
+      if (!res.headers['stream-up-to-date']) reject(new Error('the stream came in parts'))
+      res.on('data', () => {})
+      res.on('end', resolve)
+    }).on('error', reject)
+  })
+}
+
+async function raw() {
+  const agent = new Agent({ keepAlive: true })
+  await drain(`${url}-warm-up`, agent)
+  const start = performance.now()
+  await drain(url, agent)
+  agent.destroy()
+  return (performance.now() - start) / 1e3
+}
+
 async function remove() {
   for (const at of [url, `${url}-warm-up`]) await fetch(at, { method: 'DELETE' })
 }
@@ -68,6 +91,8 @@ if (command === 'fill') {
   const same = (await digest(url)) === expected(count, Number(sizeText))
   await remove()
   console.log(`ok=${same ? 1 : 0}`)
+} else if (command === 'raw') {
+  console.log(`seconds=${await raw()}`)
 } else {
   await remove()
   console.log('ok=1')
