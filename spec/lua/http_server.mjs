@@ -36,6 +36,7 @@ function send (res, size, step) {
 }
 
 const later = []
+const sockets = new Map()
 
 const routes = {
   bytes: (req, res, q) => {
@@ -90,6 +91,25 @@ const routes = {
   fields: (req, res, q) => {
     for (let i = 0; i < Number(q.get('n')); i++) res.setHeader('X-' + i, 'v'.repeat(Number(q.get('size') || 1)))
     res.end('done')
+  },
+  // HTTP/2: ends the stream with that code, before anything, or after a part of the body.
+  cancel: (req, res, q) => {
+    state.posts += req.method === 'POST'
+    const close = () => res.stream.close(Number(q.get('code')))
+    if (q.has('after')) res.write('begun', () => setTimeout(close, 20))
+    else close()
+  },
+  // Says 413 and that it wants no more of the body.
+  enough: (req, res) => {
+    res.statusCode = 413
+    res.end('enough')
+    res.stream.on('finish', () => res.stream.close(0))
+  },
+  // HTTP/2: tells the client to go elsewhere with new requests, and answers this one or breaks the connection.
+  goaway: (req, res, q) => {
+    res.stream.session.goaway(Number(q.get('code')))
+    const socket = sockets.get(req.socket.remotePort)
+    setTimeout(() => q.has('cut') ? socket.destroy() : res.end('last'), 20)
   },
   die: (req, res) => { req.resume(); req.on('end', () => { state.posts++; req.socket.destroy() }) },
   count: (req, res) => { req.resume(); req.on('end', () => { state.posts++; res.end() }) }
@@ -154,6 +174,8 @@ const servers = {
   mute: net.createServer(socket => { socket.on('error', () => {}) })
 }
 servers.h2.on('session', () => { state.connections++ })
+// The sessions of node do not let go of their sockets.
+servers.h2.on('secureConnection', socket => { sockets.set(socket.remotePort, socket) })
 const ports = {}
 for (const [name, server] of Object.entries(servers)) {
   await new Promise(resolve => server.listen(0, name === 'other' ? '127.0.0.2' : '127.0.0.1', resolve))
