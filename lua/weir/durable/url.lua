@@ -39,7 +39,8 @@ function M.parse(text)
   if not DEFAULT_PORTS[scheme] then
     return bad(text, "expected http://host/path or https://host/path")
   elseif authority:find("@", 1, true) then
-    return bad(text, "user names do not belong in a URL; use the header Authorization")
+    local shown = text:gsub("//[^/?#]*@", "//...@", 1) -- for a password may be in it
+    return bad(shown, "user names do not belong in a URL; use the header Authorization")
   elseif authority == "" or authority:find("[%s%c\\]") then
     return bad(text, "the host is missing or malformed")
   end

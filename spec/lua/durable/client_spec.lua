@@ -321,6 +321,18 @@ describe("A durable client", function()
     refused("base_url", "http://localhost/v1?token=a", "params")
   end)
 
+  it("does not repeat a password that stands in a URL", with(function()
+    return answer(302, { { "Location", "http://user:secret@localhost/" } })
+  end, function(client)
+    local ok, message = pcall(client.stream, client, "http://user:secret@localhost/s")
+    assert.is_false(ok)
+    assert.matches("Authorization", message)
+    assert.not_matches("secret", message)
+    local err = support.fails("server_error", client:stream("/s"):head())
+    assert.matches("Authorization", err.message)
+    assert.not_matches("secret", err.message)
+  end))
+
   it("refuses a bomb of headers", with(function()
     local headers = {}
     for i = 1, 2000 do
