@@ -111,7 +111,6 @@ function M.new(stream, opts, level)
     content_type = opts.content_type or stream.content_type,
     room = waitlist.new(),
     progress = waitlist.new(),
-    sending = {}, -- task -> true
     detached = false,
   }, Producer)
   runtime.deadline(opts.timeout, level)
@@ -190,7 +189,6 @@ local function send(self, batch)
   if not res and not transport then
     self.stopped = true
     self.failure = self.failure or errors.with(err, { epoch = batch.epoch, sequence = batch.sequence })
-    self.sending[batch.id] = nil
     return wake(self)
   end
   self.last_error = nil
@@ -207,7 +205,6 @@ local function send(self, batch)
     local head = { status = res.status, headers = res.headers, unix = runtime.time() }
     self.machine:done(batch.id, "answered", head, runtime.now(), random())
   end
-  self.sending[batch.id] = nil
   wake(self)
   return pump(self)
 end
@@ -220,7 +217,7 @@ function pump(self)
     if not batch then
       break
     end
-    self.sending[batch.id] = tasks.spawn(send, self, batch)
+    tasks.spawn(send, self, batch)
   end
   local at = not self.failure and machine:deadline() or nil
   if at == self.timer_at then
