@@ -70,12 +70,13 @@ EXIT STATUS
 }
 
 -- What is loaded only when a stream is used, so that the list of commands needs none of it.
-local codec, core, durable, errors, luv, runtime, tasks
+local codec, core, durable, errors, is_json, luv, runtime, tasks
 local checkpoint, input, output, progress
 
 local function load_modules()
   codec, core = require("weir.codec"), require("weir.core")
   durable, errors = require("weir.durable"), require("weir.errors")
+  is_json = require("weir.durable.stream").is_json
   luv, runtime, tasks = require("luv"), require("weir.runtime"), require("weir.task")
   checkpoint, input = require("weir.cli.durable.checkpoint"), require("weir.cli.durable.input")
   output, progress = require("weir.cli.durable.output"), require("weir.cli.durable.progress")
@@ -174,10 +175,6 @@ local function print_result(self, result, names, lines)
     out:write("{", table.concat(parts, ","), "}\n")
   end
   return cli.OK
-end
-
-local function is_json(content_type)
-  return content_type ~= nil and content_type:lower():match("^%s*([^;%s]*)") == "application/json"
 end
 
 -- Calls fn() in a task that SIGHUP, SIGINT and SIGTERM cancel; a second signal ends the program at once. What
