@@ -308,6 +308,8 @@ function Client:exchange(request, deadline)
         err = final_error(request.what, err, request.sent_url or request.url)
       else
         outcome, code = core.durable_verdict(request.kind, transport)
+        -- The machines need not know why nothing was sent, but people do.
+        code = err.code == "timeout" and "timeout" or code
       end
     end
     local again
