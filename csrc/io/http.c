@@ -157,18 +157,18 @@ static void disarm(weir_http_request *request) {
 }
 
 /* The alarm looks again when it comes too early: so what only moves a deadline back costs nothing.
- */
-static void arm(weir_http_request *request, bool anew) {
+ * False: out of memory, and there is no timer. */
+static bool arm(weir_http_request *request, bool anew) {
   if (anew) disarm(request);
   uint64_t due = next_due(request);
-  if (request->timer != NO_TIMER || due == WEIR_NEVER) return;
-  weir_timers_add(&request->loop->timers, due, (uint64_t)(uintptr_t)&request->alarm,
-                  &request->timer);
+  if (request->timer != NO_TIMER || due == WEIR_NEVER) return true;
+  uint64_t token = (uint64_t)(uintptr_t)&request->alarm;
+  return weir_timers_add(&request->loop->timers, due, token, &request->timer) == WEIR_OK;
 }
 
 static void alive(weir_http_request *request) {
   request->active_at = uv_hrtime();
-  if (request->timer == NO_TIMER) arm(request, false);
+  if (request->timer == NO_TIMER) (void)arm(request, false); /* if not, the next bytes try again */
 }
 
 /* --- the end ------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ static void on_timeout(weir_alarm *alarm, uint64_t now) {
   request->timer = NO_TIMER;
   bool idle = now >= idle_at(request) && !uploads(request, now);
   if (!idle && now < next_due(request)) {
-    arm(request, false);
+    (void)arm(request, false); /* in the place of the timer that is gone */
     return;
   }
   if (now >= request->whole_at) {
@@ -324,8 +324,9 @@ static int on_connection(void *user, char *peer, char *own, int peer_port, int o
   }
   request->tries++;
   request->active_at = uv_hrtime();
-  arm(request, true);
-  return CURL_PREREQFUNC_OK;
+  if (arm(request, true)) return CURL_PREREQFUNC_OK;
+  fail(request, WEIR_HTTP_NOMEM, "out of memory");
+  return CURL_PREREQFUNC_ABORT;
 }
 
 static size_t trim(const char *line, size_t *len) {
@@ -567,7 +568,7 @@ static void resume(weir_http *http) {
     if (request->in.len < WEIR_HTTP_BUFFER) request->in_paused = false;
     if (request->out.len > 0 || request->finished) request->out_paused = false;
     request->active_at = uv_hrtime();
-    arm(request, false);
+    (void)arm(request, false); /* if not, the next bytes try again */
     int pauses =
         (request->in_paused ? CURLPAUSE_RECV : 0) | (request->out_paused ? CURLPAUSE_SEND : 0);
     /* What it hands over at once can run into a failure that nothing else reports. */
@@ -850,8 +851,9 @@ weir_http_request *weir_http_request_new(weir_http *http, const weir_http_call *
   weir_loop_own(http->loop, &request->io, release_request);
   http->active++;
   http->loop->pending++;
-  arm(request, true);
-  return request;
+  if (arm(request, true)) return request;
+  weir_http_request_free(request);
+  return NULL;
 }
 
 void weir_http_request_free(weir_http_request *request) {
