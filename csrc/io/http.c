@@ -12,6 +12,9 @@
 #define SPARE_HANDLES 16
 /* libcurl's own buffer: so much is read from a socket in one go. */
 #define READ_SIZE (64L * 1024L)
+/* Of a compressed answer that may become a thousand times as much, all of which libcurl holds while
+ * nobody takes it. It refuses to hold more than 64 MiB. */
+#define PACKED_READ_SIZE (32L * 1024L)
 #define GROW_MIN ((size_t)16 * 1024)
 #define NO_TIMER UINT64_C(0)
 /* How often libcurl may want to go on at once before others have their turn. */
@@ -793,7 +796,10 @@ static bool set_up(weir_http_request *request, const weir_http_call *call) {
   curl_easy_setopt(request->easy, CURLOPT_PIPEWAIT, options->http2 && secure ? 1L : 0L);
   set_callbacks(request, call->streamed);
   set_method(request->easy, call);
-  if (call->decompress) curl_easy_setopt(request->easy, CURLOPT_ACCEPT_ENCODING, "gzip");
+  if (call->decompress) {
+    curl_easy_setopt(request->easy, CURLOPT_ACCEPT_ENCODING, "gzip");
+    curl_easy_setopt(request->easy, CURLOPT_BUFFERSIZE, PACKED_READ_SIZE);
+  }
   return set_fields(request, call) &&
          curl_easy_setopt(request->easy, CURLOPT_URL, call->url) == CURLE_OK;
 }

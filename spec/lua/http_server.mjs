@@ -36,6 +36,7 @@ function send (res, size, step) {
 }
 
 const later = []
+let zeros
 const sockets = new Map()
 
 const routes = {
@@ -87,6 +88,12 @@ const routes = {
     res.setHeader('Content-Encoding', 'gzip')
     res.setHeader('X-Asked', req.headers['accept-encoding'] || 'no')
     res.end(packed)
+  },
+  // 96 MiB of zeros in 96 KiB.
+  zeros: (req, res) => {
+    res.setHeader('Content-Encoding', 'gzip')
+    zeros ??= zlib.gzipSync(Buffer.alloc(96 * 1024 * 1024))
+    res.end(zeros)
   },
   fields: (req, res, q) => {
     for (let i = 0; i < Number(q.get('n')); i++) res.setHeader('X-' + i, 'v'.repeat(Number(q.get('size') || 1)))

@@ -193,6 +193,20 @@ describe("runtime.http", function()
       assert.equal(("words "):rep(1000), res:body())
     end)
 
+    it("is undone, and waits to be read, however small it was packed", function()
+      local res = assert(get("plain", "zeros", { decompress = true }))
+      local total, zeros = 0, nil
+      for piece in function() return assert(res:read(10)) end do
+        zeros = zeros or ("\0"):rep(#piece)
+        assert.is_true(#piece ~= #zeros or piece == zeros)
+        total = total + #piece
+        if total == 96 * 1024 * 1024 then
+          break
+        end
+      end
+      assert.is_nil(res:read())
+    end)
+
     it("stops at the limit of body()", function()
       local res = assert(get("plain", "bytes?n=100000"))
       assert.is_false(not fails("too_large", res:body(99999)).sent)

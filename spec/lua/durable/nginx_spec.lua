@@ -16,6 +16,7 @@ local CONF = [[
   proxy_set_header Host $http_host;
   proxy_connect_timeout 1s;
   proxy_read_timeout 500ms;
+  keepalive_requests 20; # GOAWAY then
   server {
     listen 127.0.0.1:%d;
     listen 127.0.0.1:%d ssl http2;
