@@ -1,0 +1,344 @@
+#include "brokers/lmdb/env.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "brokers/lmdb/verify.h"
+
+#define DATA_FILE "data.mdb" /* LMDB's name for it */
+#define LOCK_FILE "weir.lock"
+#define LEAST_RESERVE ((size_t)1 << 20)
+
+/* --- a signal --------------------------------------------------------------------------------- */
+
+/* A write beyond the limit of a file's size (ulimit -f) ends the process with SIGXFSZ; blocked, it
+ * fails with EFBIG, which can be told. The signal is for the thread that writes. */
+typedef struct {
+  sigset_t mask;
+  bool was_pending;
+} held_signal;
+
+static bool is_pending(void) {
+  sigset_t pending;
+  return sigpending(&pending) == 0 && sigismember(&pending, SIGXFSZ) == 1;
+}
+
+static held_signal hold_signal(void) {
+  held_signal held = {.was_pending = is_pending()};
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGXFSZ);
+  pthread_sigmask(SIG_BLOCK, &set, &held.mask);
+  return held;
+}
+
+static void release_signal(const held_signal *held) {
+  if (!held->was_pending && is_pending()) {
+    sigset_t set;
+    int number = 0;
+    sigemptyset(&set);
+    sigaddset(&set, SIGXFSZ);
+    sigwait(&set, &number);
+  }
+  pthread_sigmask(SIG_SETMASK, &held->mask, NULL);
+}
+
+/* --- opening ---------------------------------------------------------------------------------- */
+
+static char *path_in(const char *dir, const char *name) {
+  size_t len = strlen(dir) + strlen(name) + 2;
+  char *path = malloc(len);
+  if (path != NULL) snprintf(path, len, "%s/%s", dir, name);
+  return path;
+}
+
+/* LMDB's own lock admits any number of processes, which would both think that they are the broker.
+ * This one ends with the process, however that ends; it also excludes a second user in this one. */
+static int take_lock(weir_lmdb *db, const char *dir) {
+  char *path = path_in(dir, LOCK_FILE);
+  if (path == NULL) return ENOMEM;
+  db->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0660);
+  int error = db->lock < 0 ? errno : 0;
+  free(path);
+  if (error != 0) return error;
+  while (flock(db->lock, LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EINTR) continue;
+    return errno == EWOULDBLOCK ? WEIR_LMDB_LOCKED : errno;
+  }
+  return 0;
+}
+
+static int open_databases(weir_lmdb *db, const weir_lmdb_options *options) {
+  MDB_txn *txn;
+  int error = mdb_txn_begin(db->env, NULL, 0, &txn);
+  if (error != 0) return error;
+  error = mdb_dbi_open(txn, NULL, 0, &db->dbis[0]);
+  for (unsigned i = 0; i < options->database_count && error == 0; i++) {
+    error = mdb_dbi_open(txn, options->databases[i], MDB_CREATE, &db->dbis[i + 1]);
+  }
+  if (error == 0) return mdb_txn_commit(txn);
+  mdb_txn_abort(txn);
+  return error;
+}
+
+static size_t whole_pages(size_t size) {
+  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  return size > SIZE_MAX - page ? SIZE_MAX / page * page : (size + page - 1) / page * page;
+}
+
+/* The map as it will be at first; a file that is larger gets one of its own size. */
+static int size_map(weir_lmdb *db, const weir_lmdb_options *options, const char *file) {
+  struct stat st;
+  db->max_size = whole_pages(options->max_size);
+  db->reserve = whole_pages(db->max_size / 8);
+  if (db->reserve < LEAST_RESERVE) db->reserve = LEAST_RESERVE;
+  size_t size = options->size;
+  if (stat(file, &st) == 0 && (uint64_t)st.st_size > size) size = (size_t)st.st_size;
+  db->size = whole_pages(size);
+  return mdb_env_set_mapsize(db->env, db->size);
+}
+
+static int open_env(weir_lmdb *db, const weir_lmdb_options *options, char *why, size_t why_size) {
+  char *file = path_in(options->dir, DATA_FILE);
+  if (file == NULL) return ENOMEM;
+  int error = weir_lmdb_verify(file, why, why_size);
+  if (error == 0) error = mdb_env_create(&db->env);
+  if (error == 0) error = mdb_env_set_maxdbs(db->env, WEIR_LMDB_MAX_DATABASES);
+  if (error == 0) error = size_map(db, options, file);
+  free(file);
+  /* Every read transaction has a slot of its own, not its thread; memory that LMDB writes out is
+   * not cleared first: it holds nothing but what was in the batches. */
+  unsigned flags = MDB_NOTLS | MDB_NOMEMINIT | (options->sync ? 0 : MDB_NOSYNC);
+  if (error == 0) error = mdb_env_open(db->env, options->dir, flags, 0660);
+  return error != 0 ? error : open_databases(db, options);
+}
+
+static void release(weir_lmdb *db) {
+  if (db->env != NULL) mdb_env_close(db->env);
+  if (db->lock >= 0) close(db->lock);
+  db->env = NULL;
+  db->lock = -1;
+}
+
+int weir_lmdb_open(weir_lmdb *db, const weir_lmdb_options *options, char *why, size_t why_size) {
+  *db = (weir_lmdb){.lock = -1, .pipe = {-1, -1}};
+  if (why_size > 0) why[0] = '\0';
+  if (mkdir(options->dir, 0770) != 0 && errno != EEXIST) return errno;
+  int error = take_lock(db, options->dir);
+  if (error == 0) {
+    held_signal held = hold_signal();
+    error = open_env(db, options, why, why_size);
+    release_signal(&held);
+  }
+  if (error != 0) {
+    release(db);
+    return error;
+  }
+  pthread_mutex_init(&db->mutex, NULL);
+  pthread_cond_init(&db->changed, NULL);
+  return 0;
+}
+
+/* --- committing ------------------------------------------------------------------------------- */
+
+/* Gives the map another size once nobody reads. In the thread, waits for that. */
+static int resize(weir_lmdb *db, size_t size, bool wait) {
+  pthread_mutex_lock(&db->mutex);
+  while (wait && db->readers > 0)
+    pthread_cond_wait(&db->changed, &db->mutex);
+  int error = WEIR_LMDB_BUSY;
+  if (db->readers == 0) error = mdb_env_set_mapsize(db->env, size);
+  if (error == 0) db->size = size;
+  pthread_mutex_unlock(&db->mutex);
+  return error;
+}
+
+/* The map is full: makes it larger, or tells that it must not be. */
+static int grow(weir_lmdb *db, size_t limit, bool wait) {
+  if (db->size >= limit) return MDB_MAP_FULL;
+  size_t size = db->size > limit / 2 ? limit : db->size * 2;
+  return resize(db, size, wait);
+}
+
+static int apply_once(weir_lmdb *db, const weir_lmdb_job *job) {
+  MDB_txn *txn;
+  int error = mdb_txn_begin(db->env, NULL, 0, &txn);
+  if (error != 0) return error;
+  error = weir_lmdb_batch_apply(job->batch, job->from, job->to, txn, db->dbis);
+  if (error == 0) return mdb_txn_commit(txn);
+  mdb_txn_abort(txn);
+  return error;
+}
+
+static int run_job(weir_lmdb *db, const weir_lmdb_job *job, bool wait) {
+  size_t limit = db->max_size + (job->reserve ? db->reserve : 0);
+  int error = 0;
+  /* A commit that used the reserve left the map so large; LMDB does not cut off what is in use. */
+  if (db->size > limit) error = resize(db, limit, wait);
+  while (error == 0) {
+    error = apply_once(db, job);
+    if (error != MDB_MAP_FULL) return error;
+    error = grow(db, limit, wait);
+  }
+  return error;
+}
+
+int weir_lmdb_commit(weir_lmdb *db, const weir_lmdb_batch *batch, size_t from, size_t to,
+                     bool reserve) {
+  if (db->committing) return WEIR_LMDB_BUSY;
+  weir_lmdb_job job = {.batch = batch, .from = from, .to = to, .reserve = reserve};
+  held_signal held = hold_signal();
+  int error = run_job(db, &job, false);
+  release_signal(&held);
+  return error;
+}
+
+static void tell_done(weir_lmdb *db) {
+  while (write(db->pipe[1], "", 1) < 0 && errno == EINTR) {
+  }
+}
+
+static void *work(void *arg) {
+  weir_lmdb *db = arg;
+  pthread_mutex_lock(&db->mutex);
+  while (true) {
+    while (db->job.batch == NULL && !db->stopping)
+      pthread_cond_wait(&db->changed, &db->mutex);
+    if (db->job.batch == NULL) break;
+    weir_lmdb_job job = db->job;
+    pthread_mutex_unlock(&db->mutex);
+    int error = run_job(db, &job, true);
+    pthread_mutex_lock(&db->mutex);
+    db->job.batch = NULL;
+    db->job.error = error;
+    tell_done(db);
+  }
+  pthread_mutex_unlock(&db->mutex);
+  return NULL;
+}
+
+/* The program's signals are not for this thread, nor is SIGXFSZ. */
+static int start_thread(weir_lmdb *db) {
+  if (db->pipe[0] < 0) {
+    if (pipe(db->pipe) != 0) return errno;
+    for (int i = 0; i < 2; i++) {
+      fcntl(db->pipe[i], F_SETFD, FD_CLOEXEC);
+      fcntl(db->pipe[i], F_SETFL, O_NONBLOCK);
+    }
+  }
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int error = pthread_create(&db->thread, NULL, work, db);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  db->has_thread = error == 0;
+  return error;
+}
+
+int weir_lmdb_submit(weir_lmdb *db, const weir_lmdb_batch *batch, size_t from, size_t to,
+                     bool reserve) {
+  if (db->committing) return WEIR_LMDB_BUSY;
+  int error = db->has_thread ? 0 : start_thread(db);
+  if (error != 0) return error;
+  pthread_mutex_lock(&db->mutex);
+  db->job = (weir_lmdb_job){.batch = batch, .from = from, .to = to, .reserve = reserve};
+  db->committing = true;
+  pthread_cond_broadcast(&db->changed);
+  pthread_mutex_unlock(&db->mutex);
+  return 0;
+}
+
+bool weir_lmdb_finish(weir_lmdb *db, int *error) {
+  if (!db->committing) return false;
+  pthread_mutex_lock(&db->mutex);
+  bool done = db->job.batch == NULL;
+  *error = db->job.error;
+  pthread_mutex_unlock(&db->mutex);
+  if (!done) return false;
+  char byte;
+  while (read(db->pipe[0], &byte, 1) < 0 && errno == EINTR) {
+  }
+  db->committing = false;
+  return true;
+}
+
+int weir_lmdb_fd(const weir_lmdb *db) { return db->pipe[0]; }
+
+void weir_lmdb_close(weir_lmdb *db) {
+  if (db->has_thread) {
+    pthread_mutex_lock(&db->mutex);
+    db->stopping = true;
+    pthread_cond_broadcast(&db->changed);
+    pthread_mutex_unlock(&db->mutex);
+    pthread_join(db->thread, NULL);
+    db->has_thread = false;
+  }
+  for (int i = 0; i < 2; i++) {
+    if (db->pipe[i] >= 0) close(db->pipe[i]);
+    db->pipe[i] = -1;
+  }
+  release(db);
+  pthread_cond_destroy(&db->changed);
+  pthread_mutex_destroy(&db->mutex);
+}
+
+/* --- reading ---------------------------------------------------------------------------------- */
+
+int weir_lmdb_read(weir_lmdb *db, MDB_txn **txn) {
+  pthread_mutex_lock(&db->mutex);
+  int error = mdb_txn_begin(db->env, NULL, MDB_RDONLY, txn);
+  if (error == 0) db->readers++;
+  pthread_mutex_unlock(&db->mutex);
+  return error;
+}
+
+void weir_lmdb_read_end(weir_lmdb *db, MDB_txn *txn) {
+  mdb_txn_abort(txn);
+  pthread_mutex_lock(&db->mutex);
+  db->readers--;
+  pthread_cond_broadcast(&db->changed);
+  pthread_mutex_unlock(&db->mutex);
+}
+
+/* --- errors ----------------------------------------------------------------------------------- */
+
+const char *weir_lmdb_code(int error) {
+  switch (error) {
+    case MDB_MAP_FULL: return "full";
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG: return "no_space";
+    case WEIR_LMDB_LOCKED: return "locked";
+    case WEIR_LMDB_BUSY:
+    case MDB_READERS_FULL: return "busy";
+    case MDB_CORRUPTED:
+    case MDB_INVALID:
+    case MDB_PAGE_NOTFOUND:
+    case MDB_INCOMPATIBLE: return "damaged";
+    case MDB_VERSION_MISMATCH: return "version";
+    case MDB_BAD_VALSIZE: return "bad_key";
+    case MDB_TXN_FULL: return "too_large";
+    case MDB_PANIC: return "failed";
+    case ENOMEM: return "no_memory";
+    case ENOENT:
+    case ENOTDIR: return "not_found";
+    case EACCES:
+    case EPERM:
+    case EROFS: return "permission";
+    default: return "io";
+  }
+}
+
+const char *weir_lmdb_text(int error) {
+  if (error == WEIR_LMDB_LOCKED) return "another process uses this directory";
+  if (error == WEIR_LMDB_BUSY) return "a commit or a reader is in the way";
+  if (error == MDB_MAP_FULL) return "the store has reached its greatest size";
+  return mdb_strerror(error);
+}

@@ -1,0 +1,218 @@
+#include "brokers/lmdb/verify.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <lmdb.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+  PAGE_BRANCH = 0x01,
+  PAGE_LEAF = 0x02,
+  PAGE_OVERFLOW = 0x04,
+  PAGE_META = 0x08,
+  PAGE_KIND = 0x6f, /* the bits above, and those of sorted duplicates */
+  NODE_BIG = 0x01,
+  NODE_SUB = 0x02,
+  MAX_DEPTH = 32, /* of LMDB's cursors */
+  MAX_PAGE = 65536,
+};
+
+static const uint32_t MAGIC = 0xBEEFC0DE;
+static const uint32_t DATA_VERSION = 1;
+static const uint64_t NO_PAGE = UINT64_MAX;
+
+typedef struct {
+  uint64_t number;
+  uint16_t pad, flags;
+  uint16_t lower, upper; /* of an overflow page: its pages, in 32 bits */
+} page_head;
+
+typedef struct {
+  uint16_t lo, hi, flags, ksize;
+} node_head;
+
+typedef struct {
+  uint32_t pad;
+  uint16_t flags, depth;
+  uint64_t branch_pages, leaf_pages, overflow_pages, entries, root;
+} tree;
+
+typedef struct {
+  uint32_t magic, version;
+  uint64_t address, mapsize;
+  tree trees[2]; /* of free pages, and the main one */
+  uint64_t last_page, txn;
+} meta;
+
+_Static_assert(sizeof(page_head) == 16 && sizeof(node_head) == 8, "as in the file");
+_Static_assert(sizeof(tree) == 48 && sizeof(meta) == 136, "as in the file");
+
+typedef struct {
+  const unsigned char *bytes;
+  size_t size, page; /* of the file, and of a page */
+  uint64_t pages;    /* that are whole */
+  unsigned char *seen;
+  char *why;
+  size_t why_size;
+} file;
+
+__attribute__((format(printf, 2, 3))) static bool bad(const file *f, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  vsnprintf(f->why, f->why_size, format, args);
+  va_end(args);
+  return false;
+}
+
+/* Notes that a page is in use. */
+static bool reach(file *f, uint64_t number) {
+  if (number < 2 || number >= f->pages) {
+    return bad(f, "page %llu is not in the file", (unsigned long long)number);
+  }
+  unsigned char *byte = &f->seen[number / 8], bit = (unsigned char)(1u << number % 8);
+  if (*byte & bit) return bad(f, "page %llu is used twice", (unsigned long long)number);
+  *byte |= bit;
+  return true;
+}
+
+static bool check_overflow(file *f, uint64_t number, uint64_t size) {
+  if (!reach(f, number)) return false;
+  page_head head;
+  memcpy(&head, f->bytes + number * f->page, sizeof head);
+  uint64_t pages = head.lower | (uint64_t)head.upper << 16;
+  uint64_t needed = (sizeof head + size + f->page - 1) / f->page;
+  if (head.number != number || (head.flags & PAGE_KIND) != PAGE_OVERFLOW || pages < needed) {
+    return bad(f, "page %llu does not begin a large value", (unsigned long long)number);
+  }
+  if (pages > f->pages - number) return bad(f, "a large value is cut off");
+  for (uint64_t i = 1; i < pages; i++) {
+    if (!reach(f, number + i)) return false;
+  }
+  return true;
+}
+
+static bool check_tree(file *f, const tree *t, bool main);
+static bool check_page(file *f, uint64_t number, int depth, bool main);
+
+static bool check_leaf_node(file *f, const unsigned char *data, size_t room, node_head node,
+                            bool main) {
+  uint64_t size = node.lo | (uint64_t)node.hi << 16;
+  bool big = (node.flags & NODE_BIG) != 0;
+  if ((big ? sizeof(uint64_t) : size) > room) return bad(f, "a value is longer than its page");
+  if (big) {
+    uint64_t number;
+    memcpy(&number, data, sizeof number);
+    return check_overflow(f, number, size);
+  }
+  if ((node.flags & NODE_SUB) == 0) return true;
+  tree sub;
+  if (!main || size != sizeof sub) return bad(f, "a database is where none belongs");
+  memcpy(&sub, data, sizeof sub);
+  return check_tree(f, &sub, false);
+}
+
+static bool check_node(file *f, const unsigned char *page, size_t at, page_head head, int depth,
+                       bool main) {
+  node_head node;
+  if (at < head.upper || at + sizeof node > f->page) return bad(f, "a node lies outside its page");
+  memcpy(&node, page + at, sizeof node);
+  size_t room = f->page - at - sizeof node;
+  if (node.ksize > room) return bad(f, "a key is longer than its page");
+  if (head.flags & PAGE_BRANCH) {
+    uint64_t child = node.lo | (uint64_t)node.hi << 16 | (uint64_t)node.flags << 32;
+    return check_page(f, child, depth - 1, main);
+  }
+  return check_leaf_node(f, page + at + sizeof node + node.ksize, room - node.ksize, node, main);
+}
+
+/* `depth`: levels from here to the leaves, this one included. */
+static bool check_page(file *f, uint64_t number, int depth, bool main) {
+  if (!reach(f, number)) return false;
+  const unsigned char *page = f->bytes + number * f->page;
+  page_head head;
+  memcpy(&head, page, sizeof head);
+  int kind = depth > 1 ? PAGE_BRANCH : PAGE_LEAF;
+  if (head.number != number || (head.flags & PAGE_KIND) != kind || head.lower < sizeof head ||
+      head.lower % 2 != 0 || head.lower > head.upper || head.upper > f->page) {
+    return bad(f, "page %llu is not what leads to it says", (unsigned long long)number);
+  }
+  size_t count = (head.lower - sizeof head) / 2;
+  if (count == 0) {
+    return bad(f, "page %llu is empty", (unsigned long long)number);
+  }
+  for (size_t i = 0; i < count; i++) {
+    uint16_t at;
+    memcpy(&at, page + sizeof head + i * 2, sizeof at);
+    if (!check_node(f, page, at, head, depth, main)) return false;
+  }
+  return true;
+}
+
+static bool check_tree(file *f, const tree *t, bool main) {
+  if (t->root == NO_PAGE) return t->entries == 0 || bad(f, "a database has lost its root");
+  if (t->depth == 0 || t->depth > MAX_DEPTH) return bad(f, "a database is %u deep", t->depth);
+  return check_page(f, t->root, t->depth, main);
+}
+
+static bool is_meta(const page_head *head, const meta *m) {
+  return (head->flags & PAGE_META) != 0 && m->magic == MAGIC;
+}
+
+/* The newer of the two meta pages; false if the file has not got them. */
+static bool find_meta(file *f, meta *newest) {
+  page_head head;
+  meta other;
+  if (f->size < sizeof head + sizeof other) return bad(f, "it is too short");
+  memcpy(&head, f->bytes, sizeof head);
+  memcpy(newest, f->bytes + sizeof head, sizeof *newest);
+  if (!is_meta(&head, newest)) return bad(f, "it is not a file of LMDB");
+  if (newest->version != DATA_VERSION) return true;
+  f->page = newest->trees[0].pad;
+  if (f->page < 512 || f->page > MAX_PAGE || (f->page & (f->page - 1)) != 0) {
+    return bad(f, "its pages have %zu bytes", f->page);
+  }
+  f->pages = f->size / f->page;
+  if (f->pages < 2) return bad(f, "it is too short");
+  memcpy(&head, f->bytes + f->page, sizeof head);
+  memcpy(&other, f->bytes + f->page + sizeof head, sizeof other);
+  if (!is_meta(&head, &other)) return bad(f, "its second page is not one of LMDB");
+  if (other.txn > newest->txn) *newest = other;
+  return true;
+}
+
+static int check(file *f) {
+  meta newest;
+  if (!find_meta(f, &newest)) return MDB_CORRUPTED;
+  if (newest.version != DATA_VERSION) return 0;
+  f->seen = calloc(1, (size_t)(f->pages / 8 + 1));
+  if (f->seen == NULL) return ENOMEM;
+  bool good = check_tree(f, &newest.trees[0], false) && check_tree(f, &newest.trees[1], true);
+  free(f->seen);
+  return good ? 0 : MDB_CORRUPTED;
+}
+
+int weir_lmdb_verify(const char *path, char *why, size_t size) {
+  if (sizeof(size_t) != sizeof(uint64_t)) return 0; /* other sizes in the file */
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return errno == ENOENT ? 0 : errno;
+  struct stat st;
+  int error = fstat(fd, &st) == 0 ? 0 : errno;
+  void *map = MAP_FAILED;
+  if (error == 0 && st.st_size > 0) {
+    map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) error = errno;
+  }
+  close(fd);
+  if (map == MAP_FAILED) return error;
+  file f = {.bytes = map, .size = (size_t)st.st_size, .why = why, .why_size = size};
+  error = check(&f);
+  munmap(map, (size_t)st.st_size);
+  return error;
+}
