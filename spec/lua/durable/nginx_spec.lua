@@ -6,25 +6,41 @@ local weir = require("weir")
 
 local RETRY = { initial = 0.001, max = 0.05 }
 
--- Ports of 127.0.0.1: the reference server; the certificate, twice; ports: plain, tls, another server.
+-- Ports of 127.0.0.1: the reference server; the certificate, twice; ports: plain, tls; what the page
+-- says; the port of another server.
 local CONF = [[
   upstream store { server 127.0.0.1:%d; keepalive 8; }
   gzip on; gzip_types *; gzip_min_length 1; gzip_proxied any;
   ssl_certificate %s.pem; ssl_certificate_key %s.key;
-  proxy_http_version 1.1;
-  proxy_set_header Connection "";
-  proxy_set_header Host $http_host;
   proxy_connect_timeout 1s;
-  proxy_read_timeout 500ms;
   keepalive_requests 20; # GOAWAY then
   server {
     listen 127.0.0.1:%d;
     listen 127.0.0.1:%d ssl http2;
-    location / { proxy_pass http://store; proxy_buffering off; }
-    location /buffered/ { proxy_pass http://store; }
-    location /other/ { proxy_pass http://127.0.0.1:%d; proxy_buffering off; }
+    %s
+    location /other/ {
+      proxy_pass http://127.0.0.1:%d;
+      proxy_http_version 1.1;
+      proxy_buffering off;
+      proxy_read_timeout 500ms;
+    }
   }
 ]]
+
+-- The block of the page, for our upstream, and with less patience.
+local function advice()
+  local block = peers.read_file("docs/durable.md"):match("\nlocation /streams/ {.-\n}\n")
+  for what, with in pairs({
+    ["location /streams/"] = "location /",
+    ["http://127%.0%.0%.1:4437"] = "http://store",
+    ["proxy_read_timeout 90s"] = "proxy_read_timeout 500ms",
+  }) do
+    local times
+    block, times = block:gsub(what, with)
+    assert(times == 1, what)
+  end
+  return block
+end
 
 describe("Behind nginx", function()
   local missing = peers.missing("nginx", "openssl", "setpriv")
@@ -46,7 +62,7 @@ describe("Behind nginx", function()
     plain_port = peers.free_port()
     local tls_port = peers.free_port()
     other_port = peers.free_port()
-    conf = CONF:format(server.port, cert, cert, plain_port, tls_port, other_port)
+    conf = CONF:format(server.port, cert, cert, plain_port, tls_port, advice(), other_port)
     nginx = peers.nginx(dir, conf, plain_port)
     urls = {
       ["HTTP/1.1"] = "http://127.0.0.1:" .. plain_port,
@@ -65,7 +81,7 @@ describe("Behind nginx", function()
     weir.run(function()
       count = count + 1
       opts = opts or {}
-      local path = (opts.path or "/nginx-") .. count
+      local path = "/nginx-" .. count
       local direct = durable.client({ base_url = server.url })
       local client = durable.client({
         base_url = urls[version],
@@ -242,6 +258,27 @@ describe("Behind nginx", function()
           append(100)
           assert(producer:close("end", 10))
           assert.equal(table.concat(all) .. "end", stream:read():body())
+        end)
+      end)
+
+      it("a reader goes on where it was when the server behind dies in the middle of an answer", function()
+        in_front_of_another(version, {}, function(stream, start)
+          local other = start()
+          assert(stream:create())
+          local parts = {}
+          for i = 1, 20 do
+            parts[i] = string.char(64 + i):rep(1024 * 1024)
+            assert(stream:append(parts[i]))
+          end
+          local reader = stream:read()
+          local got = { assert(reader:next(5)).data }
+          other:stop()
+          start()
+          for chunk in reader:each() do
+            got[#got + 1] = chunk.data
+          end
+          assert.is_true(table.concat(got) == table.concat(parts))
+          assert.is_true(reader:stats().retries > 0)
         end)
       end)
 
