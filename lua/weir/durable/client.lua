@@ -101,7 +101,8 @@ end
 -- @tparam ?table opts see `weir.durable.stream`
 -- @treturn stream
 function Client:stream(url, opts)
-  return require("weir.durable.stream").new(self, url, opts, 2)
+  local stream = require("weir.durable.stream").new(self, url, opts, 2) -- no tail call: its level counts
+  return stream
 end
 
 --- Closes its connections; what is under way on them fails.

@@ -85,7 +85,7 @@ function M.pairs(what, kind, map, level)
     elseif kind == "headers" and FRAMING[name:lower()] then
       error(("%s: the header '%s' is not for the caller to set"):format(what, name), level)
     elseif type(value) ~= "function" then
-      check_value(what, kind, name, value, level)
+      check_value(what, kind, name, value, level + 1)
     end
   end
   return map

@@ -42,17 +42,17 @@ local OPTIONS = {
 }
 
 local function number(what, name, value, least, level)
-  options.count(what, name, value, least, level + 1)
+  options.count(what, name, value, least, level + 2)
   if value and value > LARGEST then
-    error(("%s: option '%s' must be at most 2^53 - 1"):format(what, name), level)
+    error(("%s: option '%s' must be at most 2^53 - 1"):format(what, name), level + 1)
   end
   return value
 end
 
 local function bytes(what, name, value, level)
-  local size = options.size(what, name, value, nil, level + 1)
+  local size = options.size(what, name, value, nil, level + 2)
   if size == 0 then
-    error(("%s: option '%s' must be at least 1 byte"):format(what, name), level)
+    error(("%s: option '%s' must be at least 1 byte"):format(what, name), level + 1)
   end
   return size
 end
@@ -67,7 +67,7 @@ local function settings(stream, opts, level)
   if linger and not (linger >= 0 and linger < math.huge) then
     error("producer: option 'linger' must be a number of seconds, at least 0", level)
   end
-  return {
+  local checked = {
     epoch = number(what, "epoch", opts.epoch, 0, level),
     sequence = number(what, "sequence", opts.sequence, 0, level),
     auto_claim = opts.auto_claim,
@@ -76,8 +76,13 @@ local function settings(stream, opts, level)
     max_in_flight = number(what, "max_in_flight", opts.max_in_flight, 1, level),
     linger = linger,
     buffer = bytes(what, "buffer", opts.buffer, level),
-    retry = opts.retry and options.retry(what, opts.retry, level) or stream.client.retry,
+    retry = opts.retry and options.retry(what, opts.retry, level + 1) or stream.client.retry,
   }
+  local ok, reason = pcall(core.durable_writer, checked) -- which is made when it is known what the stream holds
+  if not ok then
+    error("producer: " .. tostring(reason):gsub("^[^:]+:%d+: ", ""):gsub("^durable_writer: ", ""), level)
+  end
+  return checked
 end
 
 --- Makes a producer; `stream:producer(opts)` does. Nothing is sent yet.
@@ -134,7 +139,8 @@ function M.open(opts)
     error("durable.producer: give either 'url' or 'stream'", 2)
   end
   local stream = own.stream or client_module.new():stream(own.url)
-  return M.new(stream, rest, 2)
+  local producer = M.new(stream, rest, 2) -- no tail call: its level counts
+  return producer
 end
 
 function Producer:__tostring()
@@ -288,7 +294,9 @@ local function append(self, data)
   if not machine then
     return nil, err
   end
-  return self.stream:encode(data)
+  local encoded
+  encoded, err = self.stream:encode(data, 3)
+  return encoded, err
 end
 
 local function offer(self, encoded)
@@ -412,7 +420,7 @@ function Producer:close(data, timeout)
   end
   if not machine:state().closing then
     if data ~= nil then
-      encoded, err = self.stream:encode(data)
+      encoded, err = self.stream:encode(data, 2)
       if not encoded then
         return nil, err
       end

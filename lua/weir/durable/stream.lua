@@ -106,10 +106,13 @@ local function request_options(what, opts, more)
 end
 
 --- The bytes of a value, as this stream's codec writes it.
+-- @param value
+-- @tparam[opt=1] number level whom to blame for misuse, as for `error`, seen from the caller
 -- @return string; or nil and an error: "encode"
-function Stream:encode(value)
+function Stream:encode(value, level)
   if self.codec.raw and type(value) ~= "string" then
-    error("durable: data must be a string, not a " .. type(value) .. "; for other values use the codec 'json'", 3)
+    local text = "durable: data must be a string, not a %s; for other values use the codec 'json'"
+    error(text:format(type(value)), (level or 1) + 1)
   end
   return self.codec.encode(value)
 end
@@ -129,7 +132,7 @@ local function first_content(self, data, content_type)
   if data == nil then
     return ""
   end
-  local bytes, err = self:encode(data)
+  local bytes, err = self:encode(data, 4)
   if bytes and not self.codec.raw and M.is_json(content_type) then
     bytes = "[" .. bytes .. "]"
   end
@@ -181,7 +184,8 @@ end
 -- @return error: "already_exists" when there is one with another configuration
 function Stream:create(opts)
   opts = request_options("create", opts, CREATE)
-  return create(self, "create", opts, {})
+  local result, err = create(self, "create", opts, {})
+  return result, err
 end
 
 local FORK = {
@@ -216,12 +220,13 @@ function Stream:fork(opts)
   if not opts.from then
     error("fork: the option 'from' is missing: the stream to fork", 2)
   end
-  return create(self, "fork", opts, {
+  local result, err = create(self, "fork", opts, {
     ["Stream-Forked-From"] = source_path(opts.from),
     ["Stream-Fork-Offset"] = opts.offset,
     ["Stream-Fork-Sub-Offset"] = options.count("fork", "sub_offset", opts.sub_offset, 0, 3)
       and ("%d"):format(opts.sub_offset),
   })
+  return result, err
 end
 
 -- --- what is there ------------------------------------------------------------------------------
@@ -319,7 +324,7 @@ end
 
 -- What is sent for one value, and its content type; or nil, nil and an error.
 local function encoded_body(self, data, opts)
-  local body, err = self:encode(data)
+  local body, err = self:encode(data, 3)
   if not body then
     return nil, nil, err
   end
@@ -458,14 +463,16 @@ end
 -- @tparam ?table opts see `weir.durable.reader`
 -- @treturn reader
 function Stream:read(opts)
-  return require("weir.durable.reader").new(self, opts, 2)
+  local reader = require("weir.durable.reader").new(self, opts, 2) -- no tail call: its level counts
+  return reader
 end
 
 --- Makes a producer: exactly-once appends in batches.
 -- @tparam ?table opts see `weir.durable.producer`
 -- @treturn producer
 function Stream:producer(opts)
-  return require("weir.durable.producer").new(self, opts, 2)
+  local producer = require("weir.durable.producer").new(self, opts, 2) -- no tail call, as above
+  return producer
 end
 
 return M

@@ -334,6 +334,48 @@ describe("A durable client", function()
     refused("idle_timeout", -1, "idle_timeout")
     refused("connect_timeout", 0 / 0, "connect_timeout")
     refused("base_url", "http://localhost/v1?token=a", "params")
+    local client = durable.client()
+    for name, value in pairs({ max_in_flight = 2 ^ 40, max_batch_items = 2 ^ 40, max_batch_bytes = 2 ^ 50 }) do
+      local ok, message = pcall(function()
+        local producer = client:stream("http://localhost/s"):producer({ [name] = value })
+        return producer
+      end)
+      assert.is_false(ok, name)
+      assert.matches("client_spec.lua:%d+: producer: .*" .. name, message)
+    end
+    client:close()
+  end)
+
+  it("blames the line of the program that misuses it", function()
+    local client = durable.client({ base_url = "http://localhost" })
+    local stream = client:stream("/s", { content_type = "text/plain" })
+    local producer = stream:producer()
+    local misuse = {
+      function() local _ = client:stream(5) end,
+      function() local _ = client:stream("/s", { headers = { ["a b"] = 1 } }) end,
+      function() local _ = client:stream("/s", { params = { a = {} } }) end,
+      function() local _ = durable.client({ retry = { initial = -1 } }) end,
+      function() local _ = durable.producer({ url = "http://localhost/s", linger = -1 }) end,
+      function() local _ = stream:producer({ epoch = -1 }) end,
+      function() local _ = stream:producer({ buffer = 0 }) end,
+      function() local _ = stream:producer({ retry = { initial = -1 } }) end,
+      function() local _ = stream:read({ live = "often" }) end,
+      function() local _ = stream:create({ ttl = -1 }) end,
+      function() local _ = stream:create({ data = 5 }) end,
+      function() local _ = stream:fork({ from = "x", sub_offset = -1 }) end,
+      function() local _ = stream:append(5) end,
+      function() local _ = stream:close(5) end,
+      function() local _ = producer:append(5) end,
+      function() local _ = producer:try_append(5) end,
+      function() local _ = producer:close(5) end,
+    }
+    for _, fn in ipairs(misuse) do
+      local ok, message = pcall(fn)
+      assert.is_false(ok)
+      local place = ("client_spec.lua:%d: "):format(debug.getinfo(fn, "S").linedefined)
+      assert.truthy(message:find(place, 1, true), message)
+    end
+    client:close()
   end)
 
   it("does not repeat a password that stands in a URL", with(function()
