@@ -6,4 +6,23 @@
 
 local runtime = require("weir.runtime")
 
-return { now = runtime.now, time = runtime.time, timer = runtime.timer }
+local clock = { now = runtime.now, time = runtime.time, timer = runtime.timer }
+
+--- Waits by a clock.
+-- @tparam number seconds
+-- @tparam[opt] table on the clock; the real one when left out
+-- @treturn boolean true; or nil and an error: "cancelled"
+function clock.sleep(seconds, on)
+  on = on or clock
+  local waiter = runtime.own_waiter()
+  local timer = on.timer(on.now() + seconds, function()
+    waiter:wake(true)
+  end)
+  local ok, err = waiter:wait(nil)
+  if not ok then
+    timer:cancel()
+  end
+  return ok, err
+end
+
+return clock
