@@ -25,4 +25,16 @@ local weir = {
   select = select,
 }
 
-return weir
+-- Loaded when it is used.
+local lazy = { broker = "weir.broker" }
+
+return setmetatable(weir, {
+  __index = function(self, name)
+    local module = lazy[name]
+    if module then
+      local value = require(module)
+      self[name] = value
+      return value
+    end
+  end,
+})

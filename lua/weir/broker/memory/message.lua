@@ -1,0 +1,197 @@
+--- What the memory broker delivers: one table for each delivery, which is the message that the program sees.
+--
+-- Its fields are those of the contract, and four of the broker's own: `owner` (the queue where it waits, then the
+-- subscription that took it), `slot` (its place among the unsettled of its owner; 0 while it waits; below that it is
+-- over, see `OVER`), `size` (bytes that it counts for, where that is not the length of the payload), and those of the
+-- timer heap.
+-- @module weir.broker.memory.message
+
+local errors = require("weir.errors")
+
+local message = {}
+
+local Message = { __name = "weir.memory.message" }
+Message.__index = Message
+message.Message = Message
+
+--- Of messages without headers. Shared, so never to be changed.
+message.NO_HEADERS = setmetatable({}, {
+  __newindex = function()
+    error("headers are shared and must not be changed", 2)
+  end,
+})
+
+local NO_FIELDS = setmetatable({}, getmetatable(message.NO_HEADERS))
+Message.fields = NO_FIELDS
+
+--- `slot` of a delivery that cannot be settled (any more).
+message.SETTLED, message.LOST, message.CLOSED, message.COPY = -1, -2, -3, -4
+
+local OVER = {
+  [0] = errors.new("settled", "the message waits again; settle the delivery that comes next"),
+  [message.SETTLED] = errors.new("settled", "the message was settled already"),
+  [message.LOST] = errors.new("lost", "the message was given back and may be somebody else's by now"),
+  [message.CLOSED] = errors.new("closed", "the subscription or the broker of the message was closed"),
+  [message.COPY] = errors.new("unsupported", "a reply, or what was only looked at, cannot be settled"),
+}
+
+local setmetatable, type = setmetatable, type
+
+--- Bytes that a message counts for: payload and headers. Raises for headers that are none.
+-- @tparam string payload
+-- @tparam table headers
+-- @treturn number
+function message.size(payload, headers)
+  local size = #payload
+  for name, value in pairs(headers) do
+    if type(name) ~= "string" or type(value) ~= "string" then
+      error(("headers are names with strings, not [%s] = %s"):format(tostring(name), type(value)), 0)
+    end
+    size = size + #name + #value
+  end
+  return size
+end
+
+--- Makes a delivery with headers. (Those without are made where they are published, for speed.)
+-- @tparam table owner queue
+-- @treturn table
+function message.new(owner, payload, headers, size, destination, position, time, attempts)
+  return setmetatable({
+    payload = payload,
+    headers = headers,
+    destination = destination,
+    position = position,
+    time = time,
+    attempts = attempts,
+    slot = 0,
+    owner = owner,
+    size = size,
+    key = headers["partition-key"],
+    reply_to = headers["reply-to"],
+  }, Message)
+end
+
+--- The next delivery of a message that comes back: the old one is over and stays so.
+-- @tparam table old
+-- @tparam table queue
+-- @treturn table
+function message.again(old, queue)
+  return message.new(
+    queue,
+    old.payload,
+    old.headers,
+    old.size or #old.payload,
+    old.destination,
+    old.position,
+    old.time,
+    old.attempts + 1
+  )
+end
+
+--- A copy to look at, without settlement.
+function message.copy(old)
+  local copy = message.again(old, nil)
+  copy.attempts, copy.slot = old.attempts, message.COPY
+  return copy
+end
+
+-- Takes a delivery out of the unsettled of its subscription: the last one gets its place.
+local function release(self, slot, state)
+  local owner = self.owner
+  local list, last = owner.unsettled, owner.taken
+  local moved = list[last]
+  list[slot] = moved
+  moved.slot = slot
+  list[last] = false
+  owner.taken = last - 1
+  self.slot = state
+  return owner.queue
+end
+message.release = release
+
+--- Settles the message: it is done with.
+-- @treturn boolean true; or nil and an error: "settled", "lost", "closed", "unsupported"
+function Message:ack()
+  local slot = self.slot
+  if slot <= 0 then
+    return nil, OVER[slot]
+  end
+  -- As release(), without the call.
+  local owner = self.owner
+  local list, last = owner.unsettled, owner.taken
+  local moved = list[last]
+  list[slot] = moved
+  moved.slot = slot
+  list[last] = false
+  owner.taken = last - 1
+  self.slot = -1
+  local queue = owner.queue
+  queue.held = queue.held - 1
+  queue.bytes = queue.bytes - (self.size or #self.payload)
+  if queue.alert then
+    queue:settled(self)
+  end
+  return true
+end
+
+local function check_nack(options)
+  if type(options) ~= "table" then
+    error("message:nack: options are a table such as { delay = 5 }, not a " .. type(options), 3)
+  end
+  for name in pairs(options) do
+    if name ~= "requeue" and name ~= "delay" then
+      errors.options("message:nack", options, { requeue = "boolean", delay = "number" }, 2)
+    end
+  end
+  local requeue, delay = options.requeue, options.delay
+  if requeue ~= nil and type(requeue) ~= "boolean" then
+    error("message:nack: option 'requeue' must be true or false, not a " .. type(requeue), 3)
+  elseif delay ~= nil and (type(delay) ~= "number" or delay ~= delay or delay < 0 or delay == math.huge) then
+    error("message:nack: option 'delay' must be a number of seconds, at least 0, not " .. tostring(delay), 3)
+  elseif delay and requeue == false then
+    error("message:nack: 'delay' says when the message comes back, and 'requeue = false' that it does not", 3)
+  end
+  return requeue ~= false, delay
+end
+
+--- Gives the message back. It comes first in its queue again, or after `delay` seconds; with `requeue = false` it is
+-- dropped.
+-- @tparam[opt] table options `requeue` (true), `delay`
+-- @treturn boolean true; or nil and an error: "settled", "lost", "closed", "unsupported"
+function Message:nack(options)
+  local requeue, delay = true, nil
+  if options ~= nil then
+    requeue, delay = check_nack(options)
+  end
+  local slot = self.slot
+  if slot <= 0 then
+    return nil, OVER[slot]
+  end
+  local queue = release(self, slot, message.SETTLED)
+  if requeue then
+    queue:put_back(self, delay)
+  else
+    queue:discard(self)
+  end
+  return true
+end
+
+--- Asks for more time: `ack_wait` starts again. Without `ack_wait` there is no hurry, and nothing to do.
+-- @treturn boolean true; or nil and an error: "settled", "lost", "closed", "unsupported"
+function Message:extend()
+  local slot = self.slot
+  if slot <= 0 then
+    return nil, OVER[slot]
+  end
+  local queue = self.owner.queue
+  if queue.ack_wait then
+    queue.engine:extend(self, queue.ack_wait)
+  end
+  return true
+end
+
+function Message:__tostring()
+  return ("weir.memory.message('%s', %d bytes)"):format(self.destination, #self.payload)
+end
+
+return message
