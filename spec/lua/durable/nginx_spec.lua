@@ -174,15 +174,19 @@ describe("Behind nginx", function()
       end
 
       for _, live in ipairs({ "long-poll", "sse" }) do
-        it(("a reader (%s) gets what is appended when it is appended"):format(live), function()
-          through(version, "application/json", function(stream, plain)
-            local reader = stream:read({ live = live })
-            for i = 1, 30 do
-              assert(plain:append(tostring(i)))
-              assert.equal(i, (reader:next_item(5)))
-            end
-            reader:close()
-          end)
+        it(("a reader (%s) gets what is appended when it is appended, compressed or not"):format(live), function()
+          for _, headers in ipairs({ {}, { ["Accept-Encoding"] = "gzip" } }) do
+            through(version, "application/json", function(stream, plain)
+              local reader = stream:read({ live = live })
+              for i = 1, 30 do
+                assert(plain:append(tostring(i)))
+                assert.equal(i, (reader:next_item(5)))
+              end
+              assert.equal(live, reader:stats().mode)
+              assert.is_nil(reader:stats().fallback)
+              reader:close()
+            end, { headers = headers })
+          end
         end)
 
         it(("a reader (%s) waits on when nginx gives up a silent answer"):format(live), function()
