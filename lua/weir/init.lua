@@ -25,16 +25,32 @@ local weir = {
   select = select,
 }
 
--- Loaded when it is used.
-local lazy = { broker = "weir.broker" }
+-- Loaded when they are used first: who only streams does not pay for applications.
+local modules = {
+  app = "weir.app",
+  broker = "weir.broker",
+  env = "weir.env",
+  middleware = "weir.middleware",
+  router = "weir.app.router",
+  schema = "weir.schema",
+  test = "weir.test",
+}
+
+for _, name in ipairs({ "ack", "drop", "fail", "outputs", "reply", "retry" }) do
+  modules[name] = "weir.outcome"
+end
 
 return setmetatable(weir, {
   __index = function(self, name)
-    local module = lazy[name]
-    if module then
-      local value = require(module)
-      self[name] = value
-      return value
+    local module = modules[name]
+    if not module then
+      return nil
     end
+    local value = require(module)
+    if module == "weir.outcome" then
+      value = value[name]
+    end
+    self[name] = value
+    return value
   end,
 })

@@ -1,0 +1,47 @@
+--- Loads the file of an application: for the command line.
+-- @module weir.app.load
+
+local app_module = require("weir.app")
+local errors = require("weir.errors")
+
+local function is_app(value)
+  return type(value) == "table" and getmetatable(value) ~= nil and getmetatable(value).__name == "weir.app"
+end
+
+-- What was raised, as a sentence; without what C or the loader would add.
+local function text_of(err)
+  if type(err) == "string" then
+    return err
+  end
+  local ok, text = pcall(tostring, err)
+  return ok and text or ("an error that is a %s was raised"):format(type(err))
+end
+
+--- Loads it: the file returns the application, or has made exactly one, or calls `app:run()` at its end, which does not
+-- run it here.
+-- @tparam string path
+-- @treturn ?table the application
+-- @return or an error: "load", with file and line in its message
+return function(path)
+  local chunk, why = loadfile(path)
+  if not chunk then
+    return nil, errors.new("load", (why:gsub("^cannot open ([^\n]*)$", "cannot open '%1'")))
+  end
+  local ok, result, made, run = app_module.observe(chunk)
+  if not ok then
+    return nil, errors.new("load", text_of(result))
+  elseif run then
+    return run
+  elseif is_app(result) then
+    return result
+  elseif result ~= nil then
+    return nil, errors.new("load", ("%s returns a %s; it should return the application"):format(path, type(result)))
+  elseif #made == 1 then
+    return made[1]
+  elseif #made == 0 then
+    local message = "%s makes no application; make one with weir.app(title, version) and return it"
+    return nil, errors.new("load", message:format(path))
+  end
+  local message = "%s makes %d applications; return the one that is meant"
+  return nil, errors.new("load", message:format(path, #made))
+end

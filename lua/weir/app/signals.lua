@@ -1,0 +1,35 @@
+--- The signals that end a program: SIGINT (Ctrl-C) and SIGTERM.
+-- @module weir.app.signals
+
+local luv = require("luv")
+
+local M = {}
+
+local NUMBERS = { sigint = 2, sigterm = 15 }
+
+--- Calls `fn(number)` at the first signal. A second one ends the process at once, with the status 128 + its number:
+-- whoever sends two does not want to wait.
+-- @tparam function fn must not block
+-- @treturn function ends the watch
+function M.watch(fn)
+  local handles, got = {}, false
+  for name, number in pairs(NUMBERS) do
+    local handle = luv.new_signal()
+    handles[#handles + 1] = handle
+    handle:start(name, function()
+      if got then
+        os.exit(128 + number)
+      end
+      got = true
+      fn(number)
+    end)
+  end
+  return function()
+    for i, handle in ipairs(handles) do
+      handle:close()
+      handles[i] = nil
+    end
+  end
+end
+
+return M
