@@ -19,6 +19,7 @@ void weir_lua_open_producer(lua_State *L);
 void weir_lua_open_consumer(lua_State *L);
 void weir_lua_open_session(lua_State *L);
 void weir_lua_open_durable_json(lua_State *L);
+void weir_lua_open_durable_values(lua_State *L);
 void weir_lua_open_durable_response(lua_State *L);
 void weir_lua_open_durable_reader(lua_State *L);
 void weir_lua_open_durable_writer(lua_State *L);

@@ -14,6 +14,7 @@ int luaopen_weir_core(lua_State *L) {
   weir_lua_open_consumer(L);
   weir_lua_open_session(L);
   weir_lua_open_durable_json(L);
+  weir_lua_open_durable_values(L);
   weir_lua_open_durable_response(L);
   weir_lua_open_durable_reader(L);
   weir_lua_open_durable_writer(L);
