@@ -87,6 +87,31 @@ int weir_lmdb_batch_apply(const weir_lmdb_batch *batch, size_t from, size_t to, 
   return 0;
 }
 
+/* The operations in front of a position; *exact tells whether it lies between two. */
+static size_t count_until(const weir_lmdb_batch *batch, size_t position, bool *exact) {
+  size_t at = 0, count = 0;
+  while (at < position && at < batch->len) {
+    head h;
+    memcpy(&h, batch->bytes + at, sizeof h);
+    at += sizeof h + h.klen + (size_t)h.vlen;
+    count++;
+  }
+  *exact = at == position;
+  return count;
+}
+
+bool weir_lmdb_batch_fits(const weir_lmdb_batch *batch, size_t position) {
+  bool exact = true;
+  if (position != 0 && position != batch->len) count_until(batch, position, &exact);
+  return exact;
+}
+
+void weir_lmdb_batch_cut(weir_lmdb_batch *batch, size_t position) {
+  bool exact;
+  batch->count = count_until(batch, position, &exact);
+  batch->len = position;
+}
+
 void weir_lmdb_batch_clear(weir_lmdb_batch *batch) {
   batch->len = 0;
   batch->count = 0;

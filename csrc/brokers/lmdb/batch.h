@@ -36,6 +36,10 @@ bool weir_lmdb_batch_join(weir_lmdb_batch *batch, const weir_lmdb_batch *other);
  * error of LMDB. */
 int weir_lmdb_batch_apply(const weir_lmdb_batch *batch, size_t from, size_t to, MDB_txn *txn,
                           const MDB_dbi *dbis);
+/* Whether an operation begins or ends at this position. */
+bool weir_lmdb_batch_fits(const weir_lmdb_batch *batch, size_t position);
+/* Forgets the operations from this position on, which weir_lmdb_batch_fits(). */
+void weir_lmdb_batch_cut(weir_lmdb_batch *batch, size_t position);
 /* Forgets the operations; keeps the memory unless it is much. */
 void weir_lmdb_batch_clear(weir_lmdb_batch *batch);
 void weir_lmdb_batch_free(weir_lmdb_batch *batch);

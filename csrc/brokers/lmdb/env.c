@@ -269,7 +269,11 @@ bool weir_lmdb_finish(weir_lmdb *db, int *error) {
   return true;
 }
 
-int weir_lmdb_fd(const weir_lmdb *db) { return db->pipe[0]; }
+int weir_lmdb_fd(weir_lmdb *db, int *fd) {
+  int error = db->has_thread ? 0 : start_thread(db);
+  *fd = db->pipe[0];
+  return error;
+}
 
 void weir_lmdb_close(weir_lmdb *db) {
   if (db->has_thread) {

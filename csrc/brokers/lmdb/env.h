@@ -79,8 +79,8 @@ int weir_lmdb_submit(weir_lmdb *db, const weir_lmdb_batch *batch, size_t from, s
                      bool reserve);
 /* Whether a submitted batch is done; then *error is its result, and the next may come. */
 bool weir_lmdb_finish(weir_lmdb *db, int *error);
-/* Readable when weir_lmdb_finish() has an answer; -1 before the first submit. */
-int weir_lmdb_fd(const weir_lmdb *db);
+/* A descriptor that is readable when weir_lmdb_finish() has an answer. Starts the thread. */
+int weir_lmdb_fd(weir_lmdb *db, int *fd);
 
 /* A consistent view of what has been committed. May wait while the map grows. */
 int weir_lmdb_read(weir_lmdb *db, MDB_txn **txn);

@@ -127,6 +127,13 @@ static lua_snapshot *check_snapshot(lua_State *L) {
   return snapshot;
 }
 
+static size_t check_position(lua_State *L, const weir_lmdb_batch *batch, int index,
+                             lua_Integer position) {
+  luaL_argcheck(L, weir_lmdb_batch_fits(batch, (size_t)position), index,
+                "it is none of the positions that the batch had");
+  return (size_t)position;
+}
+
 /* --- batches ---------------------------------------------------------------------------------- */
 
 /***
@@ -243,6 +250,20 @@ static int batch_position(lua_State *L) {
  */
 static int batch_clear(lua_State *L) {
   weir_lmdb_batch_clear(&check_batch(L, 1)->batch);
+  return 0;
+}
+
+/***
+ * Forgets the changes from a position on.
+ * @function batch:cut
+ * @tparam integer position
+ */
+static int batch_cut(lua_State *L) {
+  lua_batch *box = check_batch(L, 1);
+  lua_Integer position = luaL_checkinteger(L, 2);
+  luaL_argcheck(L, position >= 0 && position <= (lua_Integer)box->batch.len, 2,
+                "the batch is shorter");
+  weir_lmdb_batch_cut(&box->batch, check_position(L, &box->batch, 2, position));
   return 0;
 }
 
@@ -534,8 +555,8 @@ static part check_part(lua_State *L, const lua_env *env) {
   lua_Integer len = (lua_Integer)p.box->batch.len;
   lua_Integer from = luaL_optinteger(L, 3, 0), to = luaL_optinteger(L, 4, len);
   luaL_argcheck(L, from >= 0 && from <= to && to <= len, 3, "there is no such part of the batch");
-  p.from = (size_t)from;
-  p.to = (size_t)to;
+  p.from = check_position(L, &p.box->batch, 3, from);
+  p.to = check_position(L, &p.box->batch, 4, to);
   p.reserve = lua_toboolean(L, 5);
   if (p.box->batch.highest > env->databases) {
     luaL_argerror(L, 2, "it names a database that is not open");
@@ -598,12 +619,18 @@ static int env_result(lua_State *L) {
 }
 
 /***
- * The descriptor that is readable when `env:result()` has an answer; -1 before the first submit.
+ * The descriptor that is readable when `env:result()` has an answer. Starts the thread.
  * @function env:fd
- * @treturn integer
+ * @treturn[1] integer
+ * @return[2] nil
+ * @treturn[2] string code
+ * @treturn[2] string message
  */
 static int env_fd(lua_State *L) {
-  lua_pushinteger(L, weir_lmdb_fd(&check_env(L)->db));
+  int fd;
+  int error = weir_lmdb_fd(&check_env(L)->db, &fd);
+  if (error != 0) return fail(L, error, NULL);
+  lua_pushinteger(L, fd);
   return 1;
 }
 
@@ -633,9 +660,10 @@ static int env_tostring(lua_State *L) {
 /* --- the module ------------------------------------------------------------------------------- */
 
 static const luaL_Reg batch_methods[] = {
-    {"put", batch_put},   {"append", batch_append},     {"del", batch_del},
-    {"join", batch_join}, {"position", batch_position}, {"clear", batch_clear},
-    {NULL, NULL},
+    {"put", batch_put},           {"append", batch_append},
+    {"del", batch_del},           {"join", batch_join},
+    {"position", batch_position}, {"clear", batch_clear},
+    {"cut", batch_cut},           {NULL, NULL},
 };
 static const luaL_Reg batch_meta[] = {
     {"__gc", gc_batch}, {"__len", batch_len}, {"__tostring", batch_tostring}, {NULL, NULL}};
