@@ -1,7 +1,7 @@
 --- From what was registered with an application to its *registrations*: one for each subscription, with the handlers
 -- that share it, all options inherited, all names whole.
 --
--- A registration is a table: `id` (unique among those of a broker), `broker` (`{ label, broker, publisher }`),
+-- A registration is a table: `id` (unique among those of a broker), `broker` (`{ label, broker }`),
 -- `descriptor`, `spec` (what the descriptor was made from), `workers` (`{ count, by }`), `batch` (`{ max, linger }` or
 -- nil), `source` ("file:line") and `handlers`, a list in which the one without a filter is the last. A handler has
 -- `id`, `fn`, `filter` (`function(ctx, value)` or nil), `codec`, `schema`, `timeout`, `reply` (true or a destination),

@@ -89,13 +89,6 @@ end
 
 -- --- the end --------------------------------------------------------------------------------------
 
-local function drain(self, deadline)
-  local left = subscriptions.close(self, self.consumers, math.max(deadline - tasks.now(), 0))
-  if left > 0 then
-    self.log:warn("handlers did not finish in time; their messages go back to the broker", { messages = left })
-  end
-end
-
 local function shut_down(self, was_open)
   self.state = "stopping"
   local deadline = tasks.now() + (self.stop_timeout or self.shutdown_timeout)
@@ -103,7 +96,7 @@ local function shut_down(self, was_open)
     self.log:info("stopping", { reason = self.err and tostring(self.err) or nil })
     hooks.stop(self.app, "stopping", self.value, deadline, self.log)
   end
-  drain(self, deadline)
+  subscriptions.close(self, self.consumers, math.max(deadline - tasks.now(), 0))
   brokers.close(self, deadline)
   if self.started_up then
     hooks.stop(self.app, "stopped", self.value, deadline, self.log)
@@ -245,6 +238,24 @@ function Running:close_entry(entry, timeout, forget)
   return true
 end
 
+--- The publisher of a broker, without anything of a handler.
+-- @tparam ?string label the first broker when left out
+-- @return it, of `weir.app.publisher`; or nil and an error: "unknown_broker"
+function Running:publisher_for(label)
+  for _, link in ipairs(self.links) do
+    if label == nil or link.label == label then
+      local publisher = self.publishers[link]
+      if not publisher then
+        local options = { broker = link.broker, label = link.label, env = self.env }
+        publisher = require("weir.app.publisher").new(options)
+        self.publishers[link] = publisher
+      end
+      return publisher
+    end
+  end
+  return nil, errors.new("unknown_broker", ("no broker has the label '%s'"):format(tostring(label)))
+end
+
 function Running:__tostring()
   return ("weir.running(%s, %s)"):format(self.app.title, self.state)
 end
@@ -262,11 +273,7 @@ local function make_env(self, opts)
     observer = opts.observer,
     state = nil,
     publisher_for = function(label)
-      for _, link in ipairs(self.links) do
-        if label == nil or link.label == label then
-          return link.publisher
-        end
-      end
+      return self:publisher_for(label)
     end,
   }
 end
@@ -282,6 +289,7 @@ local function new(app, opts, list, links)
     changes = app.changes,
     connected = {},
     consumers = {},
+    publishers = {},
     by_key = {},
     log = opts.log or app:logger(),
     metrics = opts.metrics or app.metrics,
@@ -309,9 +317,6 @@ function M.begin(app, opts)
   local self = new(app, opts, list, links.links)
   for _, warning in ipairs(report.warnings) do
     self.log:warn(warning.message, { source = warning.source })
-  end
-  for _, link in ipairs(self.links) do
-    link.publisher = link.broker:publisher()
   end
   app.running = self
   local deadline = self.begun + self.start_timeout

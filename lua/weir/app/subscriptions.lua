@@ -29,8 +29,8 @@ local function open_one(self, registration, deadline)
   for _, handler in ipairs(registration.handlers) do
     handler.state = self.value
   end
-  local consumer, err = brokers.persist(function()
-    return require("weir.app.consume").start(registration, self.env)
+  local consumer, err = brokers.persist(function(timeout)
+    return require("weir.app.consume").start(registration, self.env, timeout)
   end, deadline, function(err, pause)
     local fields = { subscription = registration.id, error = err, after = pause }
     self.log:warn("the subscription cannot be opened; trying again", fields)
