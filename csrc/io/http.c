@@ -73,6 +73,7 @@ struct weir_http_request {
   bytes in, out;
   bool streamed, finished;
   bool in_paused, out_paused;
+  bool dropped; /* what libcurl still has is not wanted */
   bool idempotent;
   unsigned tries; /* connections that it was given */
 
@@ -183,13 +184,22 @@ static void note_sent(weir_http_request *request) {
   request->sent = request->tries > 0 && size > 0;
 }
 
-static void keep_handle(weir_http *http, CURL *easy) {
-  if (http->spares == SPARE_HANDLES) {
+static void keep_handle(weir_http *http, CURL *easy, bool empty) {
+  if (!empty || http->spares == SPARE_HANDLES) {
     curl_easy_cleanup(easy);
     return;
   }
   curl_easy_reset(easy);
   http->spare[http->spares++] = easy;
+}
+
+/* What libcurl holds of a paused answer it forgets with the connection, but not while that serves
+ * others: then the next request of the handle would get it. Letting it go on is what empties it.
+ * False: it may still be there. */
+static bool drop_held(weir_http_request *request) {
+  if (!request->in_paused) return true;
+  request->dropped = true;
+  return curl_easy_pause(request->easy, CURLPAUSE_SEND) == CURLE_OK;
 }
 
 /* Takes the request from its client: nothing of libcurl's is left in it. */
@@ -199,9 +209,10 @@ static void end(weir_http_request *request) {
   note_sent(request);
   weir_sigpipe hold;
   weir_sigpipe_hold(&hold);
+  bool empty = drop_held(request);
   curl_multi_remove_handle(http->multi, request->easy);
   weir_sigpipe_release(&hold);
-  keep_handle(http, request->easy);
+  keep_handle(http, request->easy, empty);
   request->easy = NULL;
   request->http = NULL;
   request->ended = true;
@@ -434,6 +445,7 @@ static size_t on_head(char *line, size_t size, size_t count, void *user) {
 static size_t on_data(char *data, size_t size, size_t count, void *user) {
   weir_http_request *request = user;
   size_t len = size * count;
+  if (request->dropped) return len;
   request->loop->fed = true;
   alive(request);
   if (request->in.len >= WEIR_HTTP_BUFFER) {

@@ -77,6 +77,24 @@ describe("HTTP/2", function()
       end)
     end
 
+    it("leaves nothing behind for the next one when it is closed", function()
+      local other = assert(get("stall"))
+      local unread = assert(get("bytes?n=" .. 10 * MIB))
+      support.eventually(function()
+        return stats().written == 10 * MIB
+      end)
+      -- An answer that ends does so after what has come for the unread one.
+      assert(assert(get("bytes?n=100000")):body())
+      unread:close()
+      local res = assert(get("bytes?n=" .. 2 * MIB))
+      support.eventually(function()
+        return stats().written == 2 * MIB
+      end)
+      assert(assert(get("echo")):body())
+      assert.equal(2 * MIB, #assert(res:body()))
+      other:close()
+    end)
+
     -- libcurl lets a server send 32 MiB ahead, and its buffer grows by doubling.
     it("is kept within bounds, as are many of them, and can still be read", function()
       -- A sanitizer would keep what is freed.
