@@ -58,9 +58,11 @@ end
 local Histogram = { __name = "weir.metrics.histogram" }
 Histogram.__index = Histogram
 
---- Notes one value.
+--- Notes a value.
 -- @tparam number value
-function Histogram:observe(value)
+-- @tparam[opt=1] number n how often it was there
+function Histogram:observe(value, n)
+  n = n or 1
   local bounds = self.bounds
   local low, high = 1, self.size -- the first bucket that is not below the value; size is the one without a bound
   while low < high do
@@ -71,8 +73,8 @@ function Histogram:observe(value)
       low = middle + 1
     end
   end
-  self[low] = self[low] + 1
-  self.sum = self.sum + value
+  self[low] = self[low] + n
+  self.sum = self.sum + value * n
 end
 
 local function new_counter()
@@ -247,7 +249,7 @@ function Registry:histogram(name, help, labels, opts)
   return family_of(self, "histogram", name, help, labels, opts)
 end
 
---- Calls `fn()` before each collection: for gauges that are only worth reading then.
+--- Calls `fn()` before each collection, and before `value`: for what is only worth reading then.
 -- @treturn function ends that
 function Registry:before_collect(fn)
   self.hooks[fn] = true
@@ -273,12 +275,16 @@ local function plain(family, series)
   return { labels = labels, buckets = buckets, sum = series.sum, count = count }
 end
 
---- Everything, as plain data: a list of `{ name, help, type, labels, series }` in the order in which families were
--- made; a series has `labels` (name to value) and `value`, or `buckets` (`{ le, count }`), `sum` and `count`.
-function Registry:collect()
+local function run_hooks(self)
   for fn in pairs(self.hooks) do
     fn()
   end
+end
+
+--- Everything, as plain data: a list of `{ name, help, type, labels, series }` in the order in which families were
+-- made; a series has `labels` (name to value) and `value`, or `buckets` (`{ le, count }`), `sum` and `count`.
+function Registry:collect()
+  run_hooks(self)
   local all = {}
   for i, family in ipairs(self.order) do
     local list = {}
@@ -295,6 +301,7 @@ end
 -- @tparam[opt] table labels name to value; those left out match all, and the values are added up
 -- @treturn number 0 where there is none
 function Registry:value(name, labels)
+  run_hooks(self)
   local total, sum = 0, 0
   local family = self.families[name]
   for _, series in ipairs(family and family.list or {}) do

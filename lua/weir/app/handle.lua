@@ -1,0 +1,331 @@
+--- One message, from the broker to its outcome: decode, schema, filter, middleware, handler.
+--
+-- `handle.prepare` makes an *entry* of each handler of a registration, with everything that is the same for all
+-- messages; `handle.make` makes the function that takes messages. On the way of a message that is acknowledged there
+-- is one protected call, no closure, and no table but the context (none at all where the handler does not want it).
+-- @module weir.app.handle
+
+local content = require("weir.app.content")
+local context = require("weir.app.context")
+local contract = require("weir.broker.contract")
+local deadline = require("weir.app.deadline")
+local delayed = require("weir.app.delayed")
+local errors = require("weir.errors")
+local policy = require("weir.app.policy")
+local runtime = require("weir.runtime")
+local settle = require("weir.app.settle")
+
+local now, xpcall, setmetatable = runtime.now, xpcall, setmetatable
+
+local handle = {}
+
+local RETRY_FOR, NOT_BEFORE = contract.headers.retry_for, contract.headers.not_before
+
+-- What a raised error becomes on its way to the failure policy.
+local function raised(err)
+  if type(err) == "table" then
+    return { error = err }
+  end
+  local traceback = debug.traceback(nil, 2)
+  -- What is below the protected call is weir's.
+  local below = traceback:find("\n\t[C]: in function 'xpcall'", 1, true)
+  if below then
+    traceback = traceback:sub(1, below - 1)
+  end
+  return { error = err == nil and "nil was raised" or err, traceback = traceback }
+end
+
+handle.raised = raised
+
+-- Middleware around a function, as one function.
+local function chain(middleware, fn)
+  for i = #middleware, 1, -1 do
+    local around, inner = middleware[i], fn
+    fn = function(value, ctx)
+      return around(value, ctx, inner)
+    end
+  end
+  return fn
+end
+
+-- Whether a function may look at its second argument.
+local function takes_two(fn)
+  local info = type(fn) == "function" and debug.getinfo(fn, "u")
+  return not info or info.isvararg or info.nparams == nil or info.nparams > 1
+end
+
+--- Prepares a handler.
+-- @param pipeline
+-- @tparam table handler of a registration
+-- @treturn table entry
+function handle.prepare(pipeline, handler)
+  local env, registration = pipeline.env, pipeline.registration
+  local middleware = handler.middleware or {}
+  local entry = {
+    handler = handler,
+    id = handler.id or registration.id,
+    call = chain(middleware, handler.fn),
+    codec = handler.codec or require("weir.codec").get("json"),
+    schema = handler.schema,
+    timeout = handler.timeout,
+    manual = handler.manual or handler.ack == "manual" or nil,
+    reply = handler.reply,
+    outputs = handler.outputs,
+    policy = handler.policy or {},
+    filter = handler.filter,
+    filter_takes_value = handler.filter and takes_two(handler.filter),
+    publish_middleware = handler.publish_middleware or {},
+  }
+  entry.raw = entry.codec.raw and not entry.schema
+  entry.content_type = content.type_of(entry.codec)
+  entry.wants_context = #middleware > 0 or takes_two(handler.fn) or pipeline.observer ~= nil or entry.manual
+  entry.meta = context.metatable({
+    app = env.app,
+    state = handler.state == nil and env.state or handler.state,
+    log = pipeline.log,
+    handler = entry.id,
+    broker = pipeline.label,
+    name = registration.descriptor.name,
+    registration = registration,
+    pipeline = pipeline,
+    entry = entry,
+  })
+  return entry
+end
+
+-- --- decoding -------------------------------------------------------------------------------------
+
+--- Decodes and validates. Returns the value; or nil and a failure.
+function handle.decode(entry, message)
+  local codec = entry.codec
+  local content_type = message.headers["content-type"]
+  if content_type and content_type ~= entry.content_type then
+    codec = content.codec(content_type, codec)
+  end
+  local value, err = codec.decode(message.payload)
+  if value == nil then
+    return nil, { class = "decode", error = err }
+  end
+  if entry.schema then
+    local ok, why = entry.schema:validate(value)
+    if not ok then
+      return nil, { class = "schema", error = why }
+    end
+  end
+  return value
+end
+
+local decode = handle.decode
+
+-- The first handler whose filter lets the message through. A filter that fails is a failure of its handler.
+local function choose(pipeline, message)
+  local entries = pipeline.entries
+  for i = 1, #entries do
+    local entry = entries[i]
+    if not entry.filter then
+      return entry
+    end
+    local value
+    if entry.filter_takes_value then
+      value = decode(entry, message)
+    end
+    if value ~= nil or not entry.filter_takes_value then
+      local ok, yes = xpcall(entry.filter, raised, pipeline:context(entry, message), value)
+      if not ok then
+        return entry, { class = policy.class_of(yes.error), error = yes.error, traceback = yes.traceback }
+      elseif yes then
+        return entry
+      end
+    end
+  end
+  local message_text = "no filter lets this message through; give the subscription a handler without a filter"
+  return entries[#entries], { class = "no_handler", error = errors.new("no_handler", message_text) }
+end
+
+-- --- copies ---------------------------------------------------------------------------------------
+
+--- Sees to a message with headers of weir's: a copy that is for somebody else, or too early.
+-- @treturn boolean whether that was all there is to do
+function handle.is_put_off(pipeline, message)
+  local headers = message.headers
+  local retry_for = headers[RETRY_FOR]
+  if retry_for and retry_for ~= pipeline.registration.id then
+    if pipeline.acks then
+      message:ack()
+    end
+    pipeline.counts.skip = pipeline.counts.skip + 1
+    local observer = pipeline.observer
+    if observer and observer.settled then
+      observer.settled(pipeline.registration, message, "skip")
+    end
+    return true
+  end
+  local seconds = delayed.remaining(headers, pipeline.clock)
+  if not seconds then
+    return false
+  end
+  pipeline.held:add(seconds, message, function()
+    pipeline:handle(message)
+  end, true)
+  return true
+end
+
+-- --- the way of a message -------------------------------------------------------------------------
+
+local function failed_call(pipeline, job, err, stopped)
+  if stopped then
+    if pipeline.cancelled then
+      return settle.give_back(pipeline, job)
+    end
+    return settle.fail(pipeline, job, { class = policy.class_of(err), error = err })
+  end
+  local failure = { class = policy.class_of(err.error), error = err.error, traceback = err.traceback }
+  local mark = job.ctx and rawget(job.ctx, "mark")
+  if mark and mark.settled then
+    pipeline.log:error("the handler raised after it had settled the message",
+      settle.job_fields(job, { error = settle.text_of(err.error), traceback = err.traceback }))
+    return
+  elseif pipeline.cancelled then
+    return settle.give_back(pipeline, job)
+  end
+  settle.fail(pipeline, job, failure)
+end
+
+local function observe(pipeline, entry, value, ctx, ok, a, b)
+  local handled = pipeline.observer.handled
+  if handled then
+    local err = b
+    if not ok then
+      err = b == true and a or a.error
+    end
+    handled(pipeline.registration, entry.handler, value, ctx, ok and settle.describe(a, b) or "fail", err)
+  end
+end
+
+--- Calls the handler with a decoded value, and sees to what it answers.
+-- @param pipeline
+-- @tparam table entry
+-- @param message
+-- @param value
+-- @param ctx
+-- @tparam ?number attempt where it is not the message's own
+function handle.call(pipeline, entry, message, value, ctx, attempt)
+  local job = { entry = entry, message = message, ctx = ctx, value = value, attempt = attempt }
+  local ok, a, b, left
+  if entry.timeout then
+    ok, a, b, left = deadline.call(pipeline.clock, entry.timeout, entry.call, raised, value, ctx)
+    if left then
+      pipeline.log:error("a handler did not end after its timeout and goes on in the background",
+        { handler = entry.id, destination = message.destination })
+    end
+  else
+    ok, a, b = xpcall(entry.call, raised, value, ctx)
+  end
+  if pipeline.observer then
+    observe(pipeline, entry, value, ctx, ok, a, b)
+  end
+  if not ok then
+    return failed_call(pipeline, job, a, b)
+  end
+  settle.finish(pipeline, job, a, b)
+end
+
+-- Everything out of the ordinary: several handlers, timeouts, schemas, other content types, observers.
+local function handle_slowly(pipeline, message, attempt)
+  local observer = pipeline.observer
+  if observer and observer.received then
+    observer.received(pipeline.registration, message)
+  end
+  local entry, failure = pipeline.only, nil
+  if not entry then
+    entry, failure = choose(pipeline, message)
+  end
+  local value
+  if not failure then
+    value, failure = decode(entry, message)
+  end
+  local ctx = pipeline:context(entry, message, attempt)
+  if failure then
+    if failure.class == "decode" or failure.class == "schema" then
+      pipeline.counts.decode_failures = pipeline.counts.decode_failures + 1
+    end
+    if observer and observer.handled then
+      observer.handled(pipeline.registration, entry.handler, nil, ctx, "fail", failure.error)
+    end
+    return settle.fail(pipeline, { entry = entry, message = message, ctx = ctx, attempt = attempt }, failure)
+  end
+  return handle.call(pipeline, entry, message, value, ctx, attempt)
+end
+
+--- Makes the function that takes messages: `take(message, [attempt])` returns when the message is settled, or held.
+function handle.make(pipeline)
+  local counts, measured, acks = pipeline.counts, pipeline.counts.on, pipeline.acks
+  local entry = pipeline.only
+  local plain = entry and not entry.timeout and not entry.manual and not pipeline.observer and not entry.schema
+  local call, meta, wants_context, raw, own_type, decode_payload
+  if plain then
+    call, meta, wants_context, raw = entry.call, entry.meta, entry.wants_context, entry.raw
+    own_type, decode_payload = entry.content_type, entry.codec.decode
+  end
+
+  local function take(message, attempt)
+    local headers = message.headers
+    counts.consumed = counts.consumed + 1
+    if (headers[NOT_BEFORE] or headers[RETRY_FOR]) and not attempt and handle.is_put_off(pipeline, message) then
+      return
+    end
+    local attempts = message.attempts
+    if attempts and attempts > 1 then
+      counts.redeliveries = counts.redeliveries + 1
+    end
+    local content_type = headers["content-type"]
+    if not plain or attempt or (content_type and content_type ~= own_type and not raw) then
+      return handle_slowly(pipeline, message, attempt)
+    end
+    local value = message.payload
+    if not raw then
+      local err
+      value, err = decode_payload(value)
+      if value == nil then
+        counts.decode_failures = counts.decode_failures + 1
+        return settle.fail(pipeline, { entry = entry, message = message }, { class = "decode", error = err })
+      end
+    end
+    local ctx
+    if wants_context then
+      ctx = setmetatable({ message = message, mark = false }, meta)
+    end
+    local ok, a, b = xpcall(call, raised, value, ctx)
+    if ok and (a == true or (a == nil and b == nil)) and not (ctx and ctx.mark) and not pipeline.cancelled then
+      if not acks or message:ack() then
+        counts.ack = counts.ack + 1
+        return
+      end
+      return settle.ack(pipeline, { entry = entry, message = message, ctx = ctx })
+    end
+    local job = { entry = entry, message = message, ctx = ctx, value = value }
+    if ok then
+      job.ctx = ctx or pipeline:context(entry, message)
+      return settle.finish(pipeline, job, a, b)
+    end
+    return failed_call(pipeline, job, a)
+  end
+
+  if not measured then
+    return take
+  end
+  local took, sized = counts.took, counts.sized
+  return function(message, attempt)
+    local size = #message.payload
+    if size == counts.size then
+      counts.same = counts.same + 1
+    else
+      sized(counts, size)
+    end
+    local start = now()
+    take(message, attempt)
+    took(counts, now() - start)
+  end
+end
+
+return handle

@@ -1,0 +1,132 @@
+--- What a subscription counts while it runs, and how that gets into the registry of metrics.
+--
+-- On the way of a message there are only sums of numbers in one table; the registry takes them over when it is read.
+-- A duration or a size that is like the ones before it costs an addition.
+-- @module weir.app.measure
+
+local metrics = require("weir.metrics")
+
+local measure = {}
+
+local LABELS = { "app", "broker", "handler", "destination" }
+local WITH_OUTCOME = { "app", "broker", "handler", "destination", "outcome" }
+
+-- Durations up to the first bound of the histogram are only added up.
+local SHORT = metrics.SECONDS[1]
+
+local counters = {
+  consumed = { "weir_messages_consumed_total", "Messages taken from the broker" },
+  decode_failures = { "weir_decode_failures_total", "Messages that could not be decoded, or are against the schema" },
+  retries = { "weir_retries_total", "Failed messages that come again" },
+  dead_letters = { "weir_dead_letters_total", "Messages moved to the dead letters" },
+  redeliveries = { "weir_redeliveries_total", "Messages that were delivered before" },
+}
+
+local OUTCOMES = { "ack", "retry", "drop", "dead_letter", "skip", "returned" }
+
+local Counts = {}
+Counts.__index = Counts
+
+--- Notes a duration of the handler.
+function Counts:took(seconds)
+  if seconds <= SHORT then
+    self.short, self.short_time = self.short + 1, self.short_time + seconds
+  elseif self.durations then
+    self.durations:observe(seconds)
+  end
+end
+
+--- Notes the size of a message that is another than the one before.
+function Counts:sized(size)
+  if self.sizes and self.same > 0 then
+    self.sizes:observe(self.size, self.same)
+  end
+  self.size, self.same = size, 1
+end
+
+-- Gives the registry what has come since the last time.
+local function flush(self)
+  for name, series in pairs(self.series) do
+    series:inc(self[name] - (self.given[name] or 0))
+    self.given[name] = self[name]
+  end
+  self.in_flight_gauge:set(self.in_flight())
+  if self.short > 0 then
+    self.durations:observe(self.short_time / self.short, self.short)
+    self.short, self.short_time = 0, 0
+  end
+  if self.same > 0 then
+    self.sizes:observe(self.size, self.same)
+    self.same = 0
+  end
+  local stats = self.queue_stats()
+  local depth = stats and (stats.depth or stats.queued)
+  if depth then
+    self.depth_gauge:set(depth)
+  end
+  if stats and stats.lag then
+    self.lag_gauge:set(stats.lag)
+  end
+end
+
+--- Makes the counts of a subscription.
+-- @tparam ?table registry of `weir.metrics`; without one they are only counted
+-- @tparam {string,...} labels application, broker, handler, destination
+-- @tparam function in_flight returns how many messages are being handled
+-- @tparam function queue_stats returns the subscription's `stats()`
+-- @treturn table with a field for each counter and outcome
+function measure.new(registry, labels, in_flight, queue_stats)
+  local self = setmetatable({
+    on = registry ~= nil,
+    size = -1, -- of the messages that came last, and how many had it
+    same = 0,
+    short = 0, -- handlers that were quick, and their time
+    short_time = 0,
+    series = {},
+    given = {},
+    in_flight = in_flight,
+    queue_stats = queue_stats,
+  }, Counts)
+  for name in pairs(counters) do
+    self[name] = 0
+  end
+  for _, outcome in ipairs(OUTCOMES) do
+    self[outcome] = 0
+  end
+  if not registry then
+    return self
+  end
+  local app, broker, handler, destination = labels[1], labels[2], labels[3], labels[4]
+  for name, about in pairs(counters) do
+    self.series[name] = registry:counter(about[1], about[2], LABELS):with(app, broker, handler, destination)
+  end
+  local processed = registry:counter("weir_messages_processed_total", "Messages by what became of them", WITH_OUTCOME)
+  for _, outcome in ipairs(OUTCOMES) do
+    self.series[outcome] = processed:with(app, broker, handler, destination, outcome)
+  end
+  self.in_flight_gauge = registry:gauge("weir_messages_in_flight", "Messages being handled", LABELS)
+    :with(app, broker, handler, destination)
+  self.depth_gauge = registry:gauge("weir_queue_depth", "Messages that wait for a subscription", LABELS)
+    :with(app, broker, handler, destination)
+  self.lag_gauge = registry:gauge("weir_consumer_lag", "Messages between a subscription and the newest", LABELS)
+    :with(app, broker, handler, destination)
+  self.durations = registry:histogram("weir_process_duration_seconds", "Time from a message to its settlement", LABELS)
+    :with(app, broker, handler, destination)
+  self.sizes = registry:histogram("weir_message_size_bytes", "Sizes of payloads", LABELS, { buckets = metrics.BYTES })
+    :with(app, broker, handler, destination)
+  self.unhook = registry:before_collect(function()
+    flush(self)
+  end)
+  return self
+end
+
+--- Gives the registry the last of it.
+function Counts:close()
+  if self.unhook then
+    self.unhook()
+    self.unhook = nil
+    flush(self)
+  end
+end
+
+return measure

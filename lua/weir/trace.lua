@@ -1,0 +1,65 @@
+--- Trace context in headers, as the W3C recommends (https://www.w3.org/TR/trace-context, `traceparent` and
+-- `tracestate`). weir records no spans: it carries the context on, so that those who record see one trace.
+-- @module weir.trace
+
+local id = require("weir.id")
+
+local trace = {}
+
+local PATTERN = "^(%x%x)%-(%x+)%-(%x+)%-(%x%x)(.*)$"
+local NO_TRACE, NO_SPAN = ("0"):rep(32), ("0"):rep(16)
+
+-- Longest `tracestate` that is carried on.
+local LONGEST_STATE = 2048
+
+--- The parts of a `traceparent` header.
+-- @param value of the header; anything
+-- @treturn ?string the trace's id, 32 hex digits; nil where the value is no valid traceparent
+-- @treturn ?string the id of the parent span, 16 hex digits
+-- @treturn ?string flags, 2 hex digits
+function trace.parse(value)
+  if type(value) ~= "string" or #value < 55 or #value > 512 then
+    return nil
+  end
+  local version, trace_id, span_id, flags, rest = value:match(PATTERN)
+  if not version or #trace_id ~= 32 or #span_id ~= 16 or value:find("%u") then
+    return nil
+  elseif version == "ff" or trace_id == NO_TRACE or span_id == NO_SPAN then
+    return nil
+  elseif version == "00" and rest ~= "" or rest ~= "" and rest:sub(1, 1) ~= "-" then
+    return nil -- later versions may add fields
+  end
+  return trace_id, span_id, flags
+end
+
+--- A `traceparent` that begins a trace, flagged as sampled: who comes after decides by that.
+function trace.fresh()
+  return "00-" .. id.hex(32) .. "-" .. id.hex(16) .. "-01"
+end
+
+--- A `traceparent` for what is sent because of what came with this one: the same trace, a span of its own.
+-- @param value of the header that came; a new trace begins where it is none
+function trace.child(value)
+  local trace_id, _, flags = trace.parse(value)
+  if not trace_id then
+    return trace.fresh(), false
+  end
+  return "00-" .. trace_id .. "-" .. id.hex(16) .. "-" .. flags, true
+end
+
+--- Sets the trace context of outgoing headers by those of the message that led to them; what is set already stays.
+-- @tparam table out headers to be changed
+-- @tparam[opt] table headers of that message
+function trace.propagate(out, headers)
+  if out.traceparent then
+    return
+  end
+  local parent, state = headers and headers.traceparent, headers and headers.tracestate
+  local continued
+  out.traceparent, continued = trace.child(parent)
+  if continued and state and not out.tracestate and #state <= LONGEST_STATE then
+    out.tracestate = state
+  end
+end
+
+return trace
