@@ -76,7 +76,7 @@ function Engine:open()
 end
 
 -- Reads the clock, and lets the loop have its turn when it is time. Returns an error if the task was cancelled.
-local function refresh(self)
+function Engine:refresh()
   local budget = 1
   if self.clock == real_clock and runtime.current() then
     budget = BUDGET
@@ -120,6 +120,7 @@ function Engine:topic(name)
   topic = { name = name, tokens = tokens, routes = routes }
   if #routes == 1 and not self.log and not routes[1].store then
     topic.only = routes[1]
+    topic.kind = message.kind({ queue = routes[1], destination = name })
   end
   if #routes > 0 then -- a name that nobody listens to is not worth a place
     if self.topic_count >= TOPICS then
@@ -131,7 +132,8 @@ function Engine:topic(name)
   return topic
 end
 
-local function forget_topics(self)
+--- A name is looked up again when something is published there.
+function Engine:forget_topics()
   self.topics, self.topic_count = {}, 0
 end
 
@@ -148,7 +150,7 @@ function Engine:route(queue)
     self.exact[queue.name] = list
     list[#list + 1] = queue
   end
-  forget_topics(self)
+  self:forget_topics()
 end
 
 local function remove(list, value)
@@ -171,7 +173,7 @@ function Engine:unroute(queue)
   elseif remove(self.exact[queue.name], queue) == 0 then
     self.exact[queue.name] = nil
   end
-  forget_topics(self)
+  self:forget_topics()
   queue.senders:wake_all()
 end
 
@@ -227,7 +229,7 @@ function Engine:await_room(demand, deadline)
       return true
     elseif not wait then
       local text = "the queue of %s is full: %d messages, %d bytes"
-      return nil, errors.new("full", text:format(full.name, full.held, full.bytes), { destination = full.name })
+      return nil, errors.new("full", text:format(full.name, full:held(), full.bytes), { destination = full.name })
     end
     local waiter = runtime.own_waiter()
     full.senders:add(waiter)
@@ -249,7 +251,7 @@ end
 local function roomy(routes, size)
   for i = 1, #routes do
     local queue = routes[i]
-    if queue.held >= queue.max_messages or queue.bytes + size > queue.max_bytes then
+    if queue:held() >= queue.max_messages or queue.bytes + size > queue.max_bytes then
       return false
     end
   end
@@ -372,7 +374,7 @@ end
 -- @tparam ?number deadline until which it may wait for room
 -- @treturn boolean true; or nil and an error
 function Engine:publish_items(items, deadline)
-  local refusal = self:refusal() or self.budget <= 0 and refresh(self)
+  local refusal = self:refusal() or self.budget <= 0 and self:refresh()
   if refusal then
     return nil, refusal
   end
@@ -532,7 +534,7 @@ end
 function Engine:stats()
   local held, bytes, dropped = 0, 0, 0
   for _, queue in pairs(self.queues) do
-    held, bytes, dropped = held + queue.held, bytes + queue.bytes, dropped + queue.dropped
+    held, bytes, dropped = held + queue:held(), bytes + queue.bytes, dropped + queue.dropped
   end
   return {
     published = self.sequence,
@@ -597,9 +599,10 @@ function Engine:expire()
   for i = #list, 1, -1 do -- each goes to the front: so the first of them is first there
     delivery = list[i]
     if delivery.slot > 0 then
-      message.release(delivery, delivery.slot, message.LOST):put_back(delivery)
-    elseif delivery.slot == 0 and delivery.owner:is_delayed(delivery) then
-      delivery.owner:due(delivery)
+      local taker = message.release(delivery, delivery.slot, message.LOST)
+      delivery.queue:put_back(delivery, nil, taker)
+    elseif delivery.slot == 0 and delivery.queue:is_delayed(delivery) then
+      delivery.queue:due(delivery)
     end
   end
   set_timer(self)
@@ -665,7 +668,7 @@ function Engine:close()
     subscription:abandon()
   end
   for _, queue in pairs(self.queues) do
-    queue.senders:wake_all()
+    queue:abandon()
   end
   for _, inbox in pairs(self.inboxes) do
     inbox.waiter:wake()

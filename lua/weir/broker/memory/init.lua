@@ -18,6 +18,7 @@ local message = require("weir.broker.memory.message")
 local new_state = require("weir.broker.state")
 local publishers = require("weir.broker.memory.publisher")
 local real_clock = require("weir.clock")
+local recovery = require("weir.broker.memory.recovery")
 local retention = require("weir.broker.memory.retention")
 local size = require("weir.size")
 local subscriptions = require("weir.broker.memory.subscription")
@@ -135,7 +136,7 @@ function Broker:connect()
   end
   if self.options.dir then
     self.status:set("connecting")
-    local ok, err = require("weir.broker.memory.recovery").open(self)
+    local ok, err = recovery.open(engine, self.options.dir, self.options.store)
     if not ok then
       self.status:set("failed", err)
       return nil, err
@@ -173,36 +174,62 @@ local function conflict(queue, descriptor)
   end
 end
 
--- The queue of a descriptor, made if need be.
-local function queue_of(self, descriptor)
-  local engine = self.engine
-  local key
+-- The key of a group, or of a subscription without one.
+local function key_of(self, descriptor)
   if descriptor.group then
-    key = descriptor.name .. "\0" .. descriptor.group
-  else
-    self.serial = self.serial + 1
-    key = ("\0%d"):format(self.serial)
+    return descriptor.name .. "\0" .. descriptor.group
   end
-  local old = engine.queues[key]
-  local differs = old and conflict(old, descriptor)
-  if differs then
+  self.serial = self.serial + 1
+  return ("\0%d"):format(self.serial)
+end
+
+-- A group that is there already: who comes first decides about its settings, until all have gone.
+local function join(self, queue, descriptor)
+  local differs = conflict(queue, descriptor)
+  if not differs then
+    return true
+  elseif next(queue.subscriptions) then
     local text = "the group '%s' of topic %s is there already, with another '%s'"
     return nil, errors.new("conflict", text:format(descriptor.group, descriptor.name, differs))
   end
-  local queue, is_new = engine:queue(key, descriptor, descriptors.capacity(descriptor.capacity, self.capacity))
-  if is_new and engine.store and queue.durable then
-    local ok, err = require("weir.broker.memory.recovery").declare(engine, queue)
+  queue:adopt(descriptor, descriptors.capacity(descriptor.capacity, self.capacity))
+  return true
+end
+
+-- Tells the store of a queue that it is to keep, and goes where it is to begin.
+local function prepare(self, queue, descriptor, is_new)
+  local engine = self.engine
+  if engine.store and queue.durable then
+    local ok, err = recovery.declare(engine, queue)
     if not ok then
-      engine:drop_queue(queue)
       return nil, err
     end
   end
   if is_new and descriptor.from and descriptor.from ~= "new" then
-    local ok, err = engine:seek(queue, descriptor.from)
+    return engine:seek(queue, descriptor.from)
+  end
+  return true
+end
+
+-- The queue of a descriptor, made if need be.
+local function queue_of(self, descriptor)
+  local engine, key = self.engine, key_of(self, descriptor)
+  local queue = engine.queues[key]
+  local is_new = not queue
+  if is_new then
+    queue = engine:queue(key, descriptor, descriptors.capacity(descriptor.capacity, self.capacity))
+  else
+    local ok, err = join(self, queue, descriptor)
     if not ok then
-      engine:drop_queue(queue)
       return nil, err
     end
+  end
+  local ok, err = prepare(self, queue, descriptor, is_new)
+  if not ok then
+    if is_new then
+      engine:drop_queue(queue)
+    end
+    return nil, err
   end
   return queue
 end

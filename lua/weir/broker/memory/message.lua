@@ -1,18 +1,18 @@
 --- What the memory broker delivers: one table for each delivery, which is the message that the program sees.
 --
--- Its fields are those of the contract, and four of the broker's own: `owner` (the queue where it waits, then the
--- subscription that took it), `slot` (its place among the unsettled of its owner; 0 while it waits; below that it is
--- over, see `OVER`), `size` (bytes that it counts for, where that is not the length of the payload), and those of the
--- timer heap.
+-- Its fields are those of the contract, and four of the broker's own: `queue`, where it waits or was taken from; `slot`
+-- (its place among the unsettled of the queue; 0 while it waits; below that it is over, see `OVER`), `size` (bytes that
+-- it counts for, where that is not the length of the payload), and those of the timer heap.
+--
+-- What deliveries have in common they inherit: from their queue, and those of the fast path of publishing from their
+-- topic. So most need four fields of their own: payload, position, time and slot. That is what makes them cheap.
 -- @module weir.broker.memory.message
 
 local errors = require("weir.errors")
 
 local message = {}
 
-local Message = { __name = "weir.memory.message" }
-Message.__index = Message
-message.Message = Message
+local Message = {}
 
 --- Of messages without headers. Shared, so never to be changed.
 message.NO_HEADERS = setmetatable({}, {
@@ -23,6 +23,9 @@ message.NO_HEADERS = setmetatable({}, {
 
 local NO_FIELDS = setmetatable({}, getmetatable(message.NO_HEADERS))
 Message.fields = NO_FIELDS
+Message.headers = message.NO_HEADERS
+Message.attempts = 1
+Message.slot = 0
 
 --- `slot` of a delivery that cannot be settled (any more).
 message.SETTLED, message.LOST, message.CLOSED, message.COPY = -1, -2, -3, -4
@@ -52,10 +55,29 @@ function message.size(payload, headers)
   return size
 end
 
---- Makes a delivery with headers. (Those without are made where they are published, for speed.)
--- @tparam table owner queue
+local function to_string(self)
+  return ("weir.memory.message('%s', %d bytes)"):format(self.destination, #self.payload)
+end
+
+--- Makes the metatable of deliveries that have some fields in common.
+-- @tparam table fields
 -- @treturn table
-function message.new(owner, payload, headers, size, destination, position, time, attempts)
+function message.kind(fields)
+  setmetatable(fields, { __index = Message })
+  for name, value in pairs(Message) do -- found in one step
+    if fields[name] == nil then
+      fields[name] = value
+    end
+  end
+  return { __name = "weir.memory.message", __index = fields, __tostring = to_string }
+end
+
+local Loose
+
+--- Makes a delivery. (Most are made where they are published, for speed.)
+-- @tparam ?table queue
+-- @treturn table
+function message.new(queue, payload, headers, size, destination, position, time, attempts)
   return setmetatable({
     payload = payload,
     headers = headers,
@@ -64,11 +86,10 @@ function message.new(owner, payload, headers, size, destination, position, time,
     time = time,
     attempts = attempts,
     slot = 0,
-    owner = owner,
     size = size,
     key = headers["partition-key"],
     reply_to = headers["reply-to"],
-  }, Message)
+  }, queue and queue.kind or Loose)
 end
 
 --- The next delivery of a message that comes back: the old one is over and stays so.
@@ -95,17 +116,21 @@ function message.copy(old)
   return copy
 end
 
--- Takes a delivery out of the unsettled of its subscription: the last one gets its place.
+-- Takes a delivery out of the unsettled ones: the last gets its place. Returns who had taken it.
 local function release(self, slot, state)
-  local owner = self.owner
-  local list, last = owner.unsettled, owner.taken
-  local moved = list[last]
-  list[slot] = moved
-  moved.slot = slot
-  list[last] = false
-  owner.taken = last - 1
+  local queue = self.queue
+  local list, takers, last = queue.unsettled, queue.takers, queue.taken
+  local taker = takers[slot]
+  if slot ~= last then
+    local moved = list[last]
+    list[slot], takers[slot] = moved, takers[last]
+    moved.slot = slot
+  end
+  list[last], takers[last] = false, false
+  queue.taken = last - 1
+  taker.taken = taker.taken - 1
   self.slot = state
-  return owner.queue
+  return taker
 end
 message.release = release
 
@@ -116,20 +141,11 @@ function Message:ack()
   if slot <= 0 then
     return nil, OVER[slot]
   end
-  -- As release(), without the call.
-  local owner = self.owner
-  local list, last = owner.unsettled, owner.taken
-  local moved = list[last]
-  list[slot] = moved
-  moved.slot = slot
-  list[last] = false
-  owner.taken = last - 1
-  self.slot = -1
-  local queue = owner.queue
-  queue.held = queue.held - 1
+  local taker = release(self, slot, -1)
+  local queue = self.queue
   queue.bytes = queue.bytes - (self.size or #self.payload)
   if queue.alert then
-    queue:settled(self)
+    queue:settled(self, taker)
   end
   return true
 end
@@ -167,11 +183,11 @@ function Message:nack(options)
   if slot <= 0 then
     return nil, OVER[slot]
   end
-  local queue = release(self, slot, message.SETTLED)
+  local taker = release(self, slot, message.SETTLED)
   if requeue then
-    queue:put_back(self, delay)
+    self.queue:put_back(self, delay, taker)
   else
-    queue:discard(self)
+    self.queue:discard(self, taker)
   end
   return true
 end
@@ -183,15 +199,13 @@ function Message:extend()
   if slot <= 0 then
     return nil, OVER[slot]
   end
-  local queue = self.owner.queue
+  local queue = self.queue
   if queue.ack_wait then
     queue.engine:extend(self, queue.ack_wait)
   end
   return true
 end
 
-function Message:__tostring()
-  return ("weir.memory.message('%s', %d bytes)"):format(self.destination, #self.payload)
-end
+Loose = message.kind({})
 
 return message

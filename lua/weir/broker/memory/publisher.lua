@@ -10,7 +10,7 @@ local publisher = {}
 local Publisher = { __name = "weir.memory.publisher" }
 Publisher.__index = Publisher
 
-local NO_HEADERS, Message = message.NO_HEADERS, message.Message
+local NO_HEADERS = message.NO_HEADERS
 local OPTIONS = { timeout = "number" }
 local NO_RESPONDERS = "nobody is subscribed to '%s'"
 
@@ -60,38 +60,36 @@ end
 function Publisher:publish(destination, payload, headers, options)
   local engine = self.engine
   local budget = engine.budget
+  if budget <= 0 then
+    local cancelled = engine:refresh()
+    if cancelled then
+      return nil, cancelled
+    end
+    budget = engine.budget
+  end
   local topic = engine.topics[destination]
   local queue = topic and topic.only
-  if not queue or budget <= 0 or headers ~= nil or options ~= nil or type(payload) ~= "string" then
+  if not queue or headers ~= nil or options ~= nil or type(payload) ~= "string" then
     return publish(self, destination, payload, headers, options)
   end
   -- One queue that nothing is special about, and a message without headers: most need no more than this.
-  local size, held = #payload, queue.held
+  local size, count, ring = #payload, queue.count, queue.size
   local bytes = queue.bytes + size
-  if held >= queue.max_messages or bytes > queue.max_bytes or size > engine.max_payload then
+  if
+    count == ring
+    or count + queue.taken + queue.delayed_count >= queue.max_messages
+    or bytes > queue.max_bytes
+    or size > engine.max_payload
+  then
     return publish(self, destination, payload)
   end
   engine.budget = budget - 1
   local position = engine.sequence + 1
   engine.sequence = position
-  queue.held, queue.bytes = held + 1, bytes
-  local count, ring = queue.count, queue.size
-  local delivery = setmetatable({
-    payload = payload,
-    headers = NO_HEADERS,
-    destination = destination,
-    position = position,
-    time = engine.wall,
-    attempts = 1,
-    slot = 0,
-    owner = queue,
-  }, Message)
-  if count == ring then
-    queue:append(delivery)
-    return true
-  end
+  queue.bytes = bytes
   local at = queue.head + count
-  queue.items[at > ring and at - ring or at] = delivery
+  queue.items[at > ring and at - ring or at] =
+    setmetatable({ payload = payload, position = position, time = engine.wall, slot = 0 }, topic.kind)
   queue.count = count + 1
   local receivers = queue.receivers
   if receivers.count > 0 then

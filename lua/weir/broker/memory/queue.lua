@@ -1,7 +1,7 @@
 --- What waits for one group, or for one subscription that is in none.
 --
--- A ring of deliveries that are ready, those that are delayed, and the count of all that is not settled. `held` and
--- `bytes` cover the three (ready, delayed, unsettled), and that is what the capacity bounds.
+-- A ring of deliveries that are ready, those that are delayed, and those that were taken and are unsettled. The
+-- capacity bounds the three together: `held()` and `bytes`.
 -- @module weir.broker.memory.queue
 
 local message = require("weir.broker.memory.message")
@@ -13,6 +13,7 @@ Queue.__index = Queue
 
 local FEW = 16 -- places of a new ring
 local MANY = 1024 -- places that an empty ring may keep
+queue.MANY = MANY
 
 local function ring(size)
   local items = {}
@@ -28,7 +29,7 @@ end
 -- @tparam table descriptor `name`, `tokens`, `pattern`, `group`, `durable`, `overflow`, `ack_wait`
 -- @tparam table capacity `messages`, `bytes`
 function queue.new(engine, key, descriptor, capacity)
-  return setmetatable({
+  local self = setmetatable({
     engine = engine,
     key = key,
     name = descriptor.name,
@@ -47,7 +48,9 @@ function queue.new(engine, key, descriptor, capacity)
     count = 0,
     delayed = {}, -- a set
     delayed_count = 0,
-    held = 0,
+    unsettled = ring(FEW), -- the first `taken` are deliveries
+    takers = ring(FEW), -- and these the subscriptions that took them
+    taken = 0,
     bytes = 0,
     dropped = 0,
     members = 0, -- subscriptions that are not stopped
@@ -57,6 +60,13 @@ function queue.new(engine, key, descriptor, capacity)
     senders = waitlist.new(),
     alert = descriptor.ack_wait ~= nil or engine.idlers ~= nil, -- whether settled() has something to do
   }, Queue)
+  self.kind = message.kind({ queue = self })
+  return self
+end
+
+--- Deliveries that are not settled: ready, delayed, or taken.
+function Queue:held()
+  return self.count + self.delayed_count + self.taken
 end
 
 -- Doubles the ring.
@@ -136,15 +146,34 @@ end
 --- Whether `messages` more of `bytes` in all fit. More than the capacity can ever hold fit when it is empty, so that
 -- a large transaction does not wait for ever.
 function Queue:fits(messages, bytes)
-  return self.held == 0
-    or self.held + messages <= self.max_messages and self.bytes + bytes <= self.max_bytes
+  local held = self:held()
+  return held == 0 or held + messages <= self.max_messages and self.bytes + bytes <= self.max_bytes
 end
 
 --- Takes in a delivery that was published.
 function Queue:deliver(delivery)
-  self.held = self.held + 1
   self.bytes = self.bytes + size_of(delivery)
   append(self, delivery)
+end
+
+--- The same, with a delay until a time of the clock.
+function Queue:deliver_at(delivery, at)
+  self.bytes = self.bytes + size_of(delivery)
+  self:hold(delivery, at)
+end
+
+--- From now on a store is told what happens to deliveries.
+function Queue:keep_in(store)
+  self.store, self.alert = store, true
+end
+
+--- Takes over the settings of another descriptor.
+function Queue:adopt(descriptor, capacity)
+  self.overflow = descriptor.overflow or "wait"
+  self.ack_wait = descriptor.ack_wait
+  self.max_messages, self.max_bytes = capacity.messages, capacity.bytes
+  self.durable = descriptor.durable or false
+  self.alert = true
 end
 
 --- Frees room for a new message by the rule of the queue; false if the new one is what must go.
@@ -153,7 +182,7 @@ function Queue:make_room(bytes)
     self.dropped = self.dropped + 1
     return false
   end
-  while self.held + 1 > self.max_messages or self.bytes + bytes > self.max_bytes do
+  while self:held() + 1 > self.max_messages or self.bytes + bytes > self.max_bytes do
     if self.overflow == "drop_newest" or self.count == 0 then
       self.dropped = self.dropped + 1
       return false
@@ -165,16 +194,17 @@ function Queue:make_room(bytes)
 end
 
 --- Forgets a delivery that is in no list any more.
-function Queue:discard(delivery)
-  self.held = self.held - 1
+-- @tparam table delivery
+-- @tparam[opt] table taker the subscription that had taken it
+function Queue:discard(delivery, taker)
   self.bytes = self.bytes - size_of(delivery)
   if self.alert then
-    self:settled(delivery)
+    self:settled(delivery, taker)
   end
 end
 
 --- What is to be done when a delivery was settled for good, where somebody waits for it (`alert`).
-function Queue:settled(delivery)
+function Queue:settled(delivery, taker)
   local engine = self.engine
   if delivery.deadline then
     engine.heap:disarm(delivery)
@@ -182,17 +212,17 @@ function Queue:settled(delivery)
   if self.store then
     self.store:settle(self.key, delivery.position)
   end
-  self:moved(delivery.owner)
+  self:moved(taker)
 end
 
 --- Tells who waits for something that changed: publishers for room, takers for the prefetch, who waits for quiet.
--- @tparam[opt] table owner the subscription that has one less
-function Queue:moved(owner)
+-- @tparam[opt] table taker the subscription that has one less
+function Queue:moved(taker)
   local engine = self.engine
   if self.senders.count > 0 then
     self.senders:wake_one()
   end
-  local full = owner and owner.full
+  local full = taker and taker.full
   if full and full.count > 0 then
     full:wake_one()
   end
@@ -208,14 +238,15 @@ end
 
 --- Puts a delivery that was taken back: first in the queue, or in `delay` seconds.
 -- @tparam table old whose slot says already that it is over
--- @tparam[opt] number delay
-function Queue:put_back(old, delay)
+-- @tparam ?number delay
+-- @tparam[opt] table taker the subscription that had taken it
+function Queue:put_back(old, delay, taker)
   local engine = self.engine
   if old.deadline then
     engine.heap:disarm(old)
   end
   if not self.routed and self.members == 0 and not self.durable then
-    return self:discard(old)
+    return self:discard(old, taker)
   end
   local delivery = message.again(old, self)
   if delay and delay > 0 then
@@ -230,7 +261,7 @@ function Queue:put_back(old, delay)
     prepend(self, delivery)
   end
   if self.alert then
-    self:moved(old.owner)
+    self:moved(taker)
   end
 end
 
@@ -271,13 +302,37 @@ function Queue:clear(keep)
   self.store = store
 end
 
+--- Ends the unsettled deliveries of a subscription; returns them in the order of their positions.
+function Queue:let_go(taker, state)
+  local list = {}
+  for slot = self.taken, 1, -1 do -- release() moves the last one, which was seen already, to the place
+    if self.takers[slot] == taker then
+      local delivery = self.unsettled[slot]
+      message.release(delivery, slot, state)
+      list[#list + 1] = delivery
+    end
+  end
+  table.sort(list, function(a, b)
+    return a.position < b.position
+  end)
+  return list
+end
+
+--- The broker was shut down.
+function Queue:abandon()
+  for slot = 1, self.taken do
+    self.unsettled[slot].slot = message.CLOSED
+  end
+  self.taken, self.routed = 0, false
+  self.senders:wake_all()
+end
+
 --- Deliveries that somebody should see to now: ready ones and those that are being handled; none where nobody takes.
 function Queue:pending()
   if self.members == 0 and next(self.subscriptions) == nil then
     return 0
   end
-  local unsettled = self.held - self.count - self.delayed_count
-  return unsettled + (self.members > 0 and self.count or 0)
+  return self.taken + (self.members > 0 and self.count or 0)
 end
 
 return queue

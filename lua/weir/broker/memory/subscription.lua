@@ -18,6 +18,8 @@ local EMPTY = errors.new("empty", "no message waits")
 
 local BUDGET = 32 -- messages after which the loop may want its turn
 local LINGER = 0.01
+local UNLIMITED = 2 ^ 53
+local MANY = queue.MANY
 
 local shift, own_waiter, to_deadline = queue.shift, runtime.own_waiter, runtime.deadline
 
@@ -30,14 +32,16 @@ function subscription.new(engine, of, descriptor)
     engine = engine,
     queue = of,
     descriptor = descriptor,
-    prefetch = descriptor.prefetch or math.huge,
-    unsettled = { false, false, false, false }, -- the first `taken` are deliveries
-    taken = 0,
+    prefetch = descriptor.prefetch or UNLIMITED,
+    plain = 0, -- below so many unsettled next() may take its fast path
+    taken = 0, -- unsettled
     budget = BUDGET,
-    delivered = 0,
     full = waitlist.new(), -- who has all that `prefetch` allows, and wants more
     over = nil, -- why there are no more messages
   }, Subscription)
+  if not of.ack_wait and not of.store then
+    self.plain = self.prefetch
+  end
   of.members = of.members + 1
   of.subscriptions[self] = true
   engine.subscriptions[self] = true
@@ -47,15 +51,18 @@ end
 
 -- Takes the first delivery; there is one, and it may be taken.
 local function take(self)
-  local delivery = shift(self.queue)
-  local taken = self.taken + 1
-  self.taken = taken
-  self.unsettled[taken] = delivery
-  delivery.owner, delivery.slot = self, taken
-  self.delivered = self.delivered + 1
-  local wait = self.queue.ack_wait
-  if wait then
-    self.engine:arm(delivery, self.engine.clock.now() + wait)
+  local of = self.queue
+  local delivery = shift(of)
+  local slot = of.taken + 1
+  of.taken = slot
+  of.unsettled[slot], of.takers[slot] = delivery, self
+  delivery.slot = slot
+  self.taken = self.taken + 1
+  if of.store then
+    of.store:attempted(of.key, delivery.position, delivery.attempts)
+  end
+  if of.ack_wait then
+    self.engine:arm(delivery, self.engine.clock.now() + of.ack_wait)
   end
   return delivery
 end
@@ -112,8 +119,8 @@ function Subscription:next(timeout)
   end
   self.budget = budget - 1
   local of, taken = self.queue, self.taken
-  local count = of.count
-  if count == 0 or taken >= self.prefetch or of.ack_wait or self.over then
+  local count, ring = of.count, of.size
+  if count == 0 or taken >= self.plain or ring > MANY and count == 1 then
     if self.over then
       return nil, self.over
     elseif count > 0 and taken < self.prefetch then
@@ -122,21 +129,16 @@ function Subscription:next(timeout)
     return await(self, to_deadline(timeout, 2))
   end
   -- As take(), without the calls.
-  local head = of.head
-  local items = of.items
+  local head, items = of.head, of.items
   local delivery = items[head]
-  if count == 1 then
-    delivery = shift(of)
-  else
-    items[head] = false
-    of.count = count - 1
-    of.head = head < of.size and head + 1 or 1
-  end
-  taken = taken + 1
-  self.taken = taken
-  self.unsettled[taken] = delivery
-  delivery.owner, delivery.slot = self, taken
-  self.delivered = self.delivered + 1
+  items[head] = false
+  of.count = count - 1
+  of.head = head < ring and head + 1 or 1
+  local slot = of.taken + 1
+  of.taken = slot
+  of.unsettled[slot], of.takers[slot] = delivery, self
+  delivery.slot = slot
+  self.taken = taken + 1
   return delivery
 end
 
@@ -201,7 +203,7 @@ local function halt(self, over)
       of:clear()
     end
   end
-  self.over = over
+  self.over, self.plain = over, 0
   self.full:wake_all()
   of.receivers:wake_all()
 end
@@ -218,21 +220,6 @@ function Subscription:stop()
   return true
 end
 
--- Ends the unsettled deliveries; returns them in the order of their positions.
-local function let_go(self, state)
-  local list = {}
-  for i = 1, self.taken do
-    local delivery = self.unsettled[i]
-    delivery.slot = state
-    list[i] = delivery
-  end
-  self.unsettled, self.taken = { false }, 0
-  table.sort(list, function(a, b)
-    return a.position < b.position
-  end)
-  return list
-end
-
 --- Stops; what was taken and not settled goes back to the group, first in its queue.
 -- @treturn boolean true
 function Subscription:close()
@@ -242,7 +229,7 @@ function Subscription:close()
   local of, engine = self.queue, self.engine
   halt(self, GONE)
   engine.subscriptions[self] = nil
-  local list = let_go(self, message.LOST)
+  local list = of:let_go(self, message.LOST)
   for i = #list, 1, -1 do
     of:put_back(list[i])
   end
@@ -258,8 +245,7 @@ end
 
 --- The broker was shut down.
 function Subscription:abandon()
-  self.over = engines.CLOSED
-  let_go(self, message.CLOSED)
+  self.over, self.plain, self.taken = engines.CLOSED, 0, 0
   self.queue.receivers:wake_all()
   self.full:wake_all()
 end
@@ -282,19 +268,18 @@ function Subscription:seek(position)
 end
 
 --- Numbers of the subscription and the queue that it shares with its group.
--- @treturn table `queued`, `unsettled` (its own), `delivered` (its own), `delayed`, `held` and `bytes` (all that is not
+-- @treturn table `queued`, `unsettled` (its own), `delayed`, `held` and `bytes` (all that is not
 -- settled), `dropped` (by the overflow rule), `members`
 function Subscription:stats()
   local of = self.queue
   return {
     queued = of.count,
     delayed = of.delayed_count,
-    held = of.held,
+    held = of:held(),
     bytes = of.bytes,
     dropped = of.dropped,
     members = of.members,
     unsettled = self.taken,
-    delivered = self.delivered,
   }
 end
 
