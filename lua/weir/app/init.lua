@@ -117,6 +117,22 @@ function App:broker(broker, options)
   return broker
 end
 
+--- Makes a publisher for hooks and for tasks beside the handlers (which have `ctx:publish`). It can be made at any time
+-- and publishes while the application runs.
+-- @tparam[opt] table options `broker` (a label), `to`, `codec`, `schema`, `headers`, `key`, `options` (the broker's),
+--   `middleware`, `name` (for documents)
+-- @return it, with `publish`, `publish_batch`, `request`, `transaction` and `flush` of `weir.app.publisher`
+function App:publisher(options)
+  if options ~= nil and type(options) ~= "table" then
+    error("app:publisher: options must be a table, not a " .. type(options), 2)
+  end
+  options = options or {}
+  local source = collect.source(2)
+  self.publishers[#self.publishers + 1] = { options = options, source = source }
+  self.changes = self.changes + 1
+  return (require("weir.app.bound")(self, options, source))
+end
+
 --- Adds a hook: a function that is called with the state and the application when
 --
 -- - "startup": it is about to start, nothing is connected yet. What it returns is the state: the next hooks and the

@@ -111,8 +111,6 @@ end
 
 local functions = list_of("functions", is_callable)
 
-local any = function() end
-
 local table_ = rule("a table", function(value)
   return type(value) == "table"
 end)
@@ -318,7 +316,7 @@ local levels = {
     broker = text,
     to = text,
     codec = a_codec,
-    schema = any,
+    schema = a_schema,
     headers = table_,
     key = text,
     name = text,
