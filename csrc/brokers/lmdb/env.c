@@ -15,6 +15,7 @@
 #define DATA_FILE "data.mdb" /* LMDB's name for it */
 #define LOCK_FILE "weir.lock"
 #define LEAST_RESERVE ((size_t)1 << 20)
+#define LEAST_ROOM ((off_t)1 << 18) /* for the pages of the trees that a job rewrites */
 
 /* --- a signal --------------------------------------------------------------------------------- */
 
@@ -177,15 +178,34 @@ static int apply_once(weir_lmdb *db, const weir_lmdb_job *job) {
   return error;
 }
 
+/* LMDB says EIO when a write was cut short, as it is where the disk or the limit of a file is
+ * reached in the middle of it. Asks the system for the room that the job may need: if it has none,
+ * that is what was wrong; else the job can be tried again. */
+static int ask_for_room(weir_lmdb *db, const weir_lmdb_job *job) {
+  mdb_filehandle_t fd;
+  struct stat st;
+  if (mdb_env_get_fd(db->env, &fd) != 0 || fstat(fd, &st) != 0) return EIO;
+  int error = posix_fallocate(fd, st.st_size, (off_t)(job->to - job->from) * 2 + LEAST_ROOM);
+  if (error != 0 && ftruncate(fd, st.st_size) != 0) return EIO;
+  return error;
+}
+
 static int run_job(weir_lmdb *db, const weir_lmdb_job *job, bool wait) {
   size_t limit = db->max_size + (job->reserve ? db->reserve : 0);
   int error = 0;
   /* A commit that used the reserve left the map so large; LMDB does not cut off what is in use. */
   if (db->size > limit) error = resize(db, limit, wait);
+  bool asked = false;
   while (error == 0) {
     error = apply_once(db, job);
-    if (error != MDB_MAP_FULL) return error;
-    error = grow(db, limit, wait);
+    if (error == EIO && !asked) {
+      asked = true;
+      error = ask_for_room(db, job);
+    } else if (error == MDB_MAP_FULL) {
+      error = grow(db, limit, wait);
+    } else {
+      return error;
+    }
   }
   return error;
 }

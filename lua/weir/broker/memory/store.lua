@@ -99,20 +99,35 @@ local function open_env(dir, options, fail)
   return env, lmdb, last, group
 end
 
+local OPTIONS = { sync = "boolean", max_bytes = { "number", "string" } }
+
+--- What is wrong with options for `open`, if anything.
+-- @tparam ?table options
+-- @treturn ?string
+function store.flaw(options)
+  local ok, wrong = pcall(errors.options, "store", options, OPTIONS, -1)
+  if not ok then
+    return wrong
+  end
+  local _, bad_size = size.parse(options and options.max_bytes or store.MAX_BYTES)
+  return bad_size and "max_bytes: " .. bad_size
+end
+
 --- Opens, or makes, the store in a directory.
 -- @tparam string dir made when it is not there; its parent must be
 -- @tparam[opt] table options `sync`: whether what was accepted survives a power failure (true), or the end of this
 --   process only (false); `max_bytes`: of the file (8 GiB)
 -- @return the store; or nil and an error: "locked", "damaged", "version", "permission", "no_space", "unsupported"
 function store.open(dir, options)
+  local flaw = store.flaw(options)
+  if flaw then
+    error("weir.broker.memory: " .. flaw, 2)
+  end
   options = options or {}
   if type(dir) ~= "string" or dir == "" then
     error("weir.broker.memory: 'dir' must be the name of a directory", 2)
   end
-  local max_bytes, wrong = size.parse(options.max_bytes or store.MAX_BYTES)
-  if not max_bytes then
-    error("weir.broker.memory: max_bytes: " .. wrong, 2)
-  end
+  local max_bytes = size.parse(options.max_bytes or store.MAX_BYTES)
   local fail = error_maker(dir)
   local sync = options.sync ~= false
   local env, lmdb, last, group = open_env(dir, { max_bytes = max_bytes, sync = sync }, fail)
@@ -134,6 +149,7 @@ function store.open(dir, options)
     messages = 0,
     closed = false,
   }, Store)
+  local wrong
   self.committer, wrong = committer.new(lmdb, env, {
     sync = sync,
     wrap = fail,
