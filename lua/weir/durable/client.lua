@@ -32,6 +32,7 @@ local OPTIONS = {
   connect_timeout = "number",
   retry = "table",
   on_error = "function",
+  on_attempt = "function",
   tls = "table",
   proxy = "string",
   http2 = "boolean",
@@ -66,6 +67,8 @@ end
 --   `floor_max` (3600 s: the longest Retry-After that is obeyed)
 -- @tparam[opt] function opts.on_error called with the error of a request that failed for good; a table
 --   `{headers=, params=}` that it returns is added to the request, and it is tried again (three times at most)
+-- @tparam[opt] function opts.on_attempt called after each attempt of each request, also of those that are repeated:
+--   with nil, or with an error when the server could not be asked or was not able to answer; it must not wait
 -- @tparam[opt] table opts.tls `ca`, `cert`, `key` (files), `verify` (true)
 -- @tparam[opt] string opts.proxy URL
 -- @tparam[opt=true] boolean opts.http2
@@ -90,6 +93,7 @@ function M.new(opts)
     timeout = timeout,
     retry = options.retry("durable.client", opts.retry, 3),
     on_error = opts.on_error,
+    on_attempt = opts.on_attempt,
     opts = opts,
     cache = cache.new(options.size("durable.client", "cache", opts.cache, CACHE, 3)),
     closed = false,
@@ -288,6 +292,18 @@ local function final_error(what, err, url)
   return derrors.make(code, what, { url = url, detail = err.message, cause = err })
 end
 
+-- Tells `on_attempt`. An answer that says no, such as 404, is one: the server works.
+local function tell(self, request, res, err, outcome)
+  local trouble = nil
+  if not res then
+    trouble = err
+  elseif outcome == "retry" or res.status >= 500 then
+    local message = ("%s: the server answered with the status %d"):format(request.what, res.status)
+    trouble = errors.new(res.code or "server_error", message, { status = res.status })
+  end
+  self.on_attempt(trouble)
+end
+
 --- One request without a repetition, but for `on_error`. Blocks until the head of the answer is there.
 -- @tparam table request `kind`, `method`, `url`, `headers` (of the protocol), `params`, `user_headers`,
 --   `user_params`, `body`, `what` (for messages); `sent_url` is set
@@ -318,6 +334,9 @@ function Client:exchange(request, deadline)
     if self.on_error and final and refreshes < MAX_REFRESHES then
       local known = res and self:error_of(request, res) or err
       again = known.code ~= "cancelled" and type(request.body) ~= "function" and self.on_error(known)
+    end
+    if self.on_attempt then
+      tell(self, request, res, err, outcome)
     end
     if not again then
       return res, err, transport, outcome, code
