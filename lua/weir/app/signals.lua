@@ -2,6 +2,7 @@
 -- @module weir.app.signals
 
 local luv = require("luv")
+local runtime = require("weir.runtime")
 
 local M = {}
 
@@ -10,7 +11,7 @@ local NUMBERS = { sigint = 2, sigterm = 15 }
 --- Calls `fn(number)` at the first signal. A second one ends the process at once, with the status 128 + its number:
 -- whoever sends two does not want to wait.
 -- @tparam function fn must not block
--- @treturn function ends the watch
+-- @treturn function ends the watch; to be called where waiting is possible
 function M.watch(fn)
   local handles, got = {}, false
   for name, number in pairs(NUMBERS) do
@@ -29,6 +30,7 @@ function M.watch(fn)
       handle:close()
       handles[i] = nil
     end
+    runtime.pause() -- libuv must see the closing: luv cannot end a Lua state with handles that close
   end
 end
 
