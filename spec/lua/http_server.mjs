@@ -73,7 +73,8 @@ const routes = {
     req.on('end', () => res.end('drunk'))
   },
   release: (req, res) => { later.splice(0).forEach(fn => fn()); res.end() },
-  refuse: (req, res) => { res.writeHead(413, { Connection: 'close' }); res.end('too much') },
+  // As servers that linger: what the client still sends is read, so that no reset overtakes the answer.
+  refuse: (req, res) => { req.resume(); res.writeHead(413); res.end('too much') },
   never: (req, res) => { req.resume(); res.on('close', () => state.aborted++) },
   stall: (req, res) => { res.write('begun'); res.on('close', () => state.aborted++) },
   slow: (req, res, q) => {
