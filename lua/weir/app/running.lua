@@ -135,7 +135,7 @@ local function supervise(self, deadline)
     end
     self.start_error = self.err or errors.new("stopped", "it was stopped while it started")
   end
-  shut_down(self, was_open)
+  shut_down(self, self.subscribed)
   self.opened:close()
 end
 
@@ -149,7 +149,7 @@ function Running:request_stop(err, timeout)
     return
   end
   self.stop_asked, self.stop_timeout = true, timeout
-  self.err = err
+  self.err = err ~= nil and as_error(err) or nil
   self.opening:cancel("the application is to stop")
   self.stop_signal:close()
 end
