@@ -21,6 +21,7 @@ local real_clock = require("weir.clock")
 local recovery = require("weir.broker.memory.recovery")
 local retention = require("weir.broker.memory.retention")
 local size = require("weir.size")
+local stores = require("weir.broker.memory.store")
 local subscriptions = require("weir.broker.memory.subscription")
 
 local memory = {}
@@ -60,7 +61,7 @@ function memory.new(options)
   check("retention", options.retention and retention.flaw(options.retention))
   local max_payload, wrong = size.parse(options.max_payload or MAX_PAYLOAD)
   check("max_payload", wrong)
-  check("store", options.store and not options.dir and "needs a 'dir'" or nil)
+  check("store", options.store and not options.dir and "needs a 'dir'" or stores.flaw(options.store))
   local clock = options.clock or real_clock
   return setmetatable({
     clock = clock,

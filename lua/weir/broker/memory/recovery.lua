@@ -4,6 +4,7 @@
 local errors = require("weir.errors")
 local message = require("weir.broker.memory.message")
 local pattern = require("weir.broker.memory.pattern")
+local stores = require("weir.broker.memory.store")
 
 local recovery = {}
 
@@ -72,11 +73,7 @@ end
 -- @tparam ?table options of the store
 -- @treturn boolean true; or nil and an error: "locked", "damaged", "permission", "unsupported", ...
 function recovery.open(engine, dir, options)
-  local with = { clock = engine.clock }
-  for name, value in pairs(options or {}) do
-    with[name] = value
-  end
-  local store, err = require("weir.broker.memory.store").open(dir, with)
+  local store, err = stores.open(dir, options)
   if not store then
     return nil, err
   end

@@ -105,7 +105,7 @@ local OPTIONS = { sync = "boolean", max_bytes = { "number", "string" } }
 -- @tparam ?table options
 -- @treturn ?string
 function store.flaw(options)
-  local ok, wrong = pcall(errors.options, "store", options, OPTIONS, -1)
+  local ok, wrong = pcall(errors.options, "the store", options, OPTIONS, -1)
   if not ok then
     return wrong
   end
