@@ -36,32 +36,55 @@ local function assemble(subscription, max, linger)
   return list
 end
 
+-- Counts a message, and decodes it. Nil where it does not get to the handler, and is seen to.
+local function decode(pipeline, entry, message, attempt)
+  local counts, observer = pipeline.counts, pipeline.observer
+  if (message.attempts or 1) > 1 then
+    counts.redeliveries = counts.redeliveries + 1
+  end
+  if not attempt and handle.is_put_off(pipeline, message) then
+    return nil
+  elseif observer and observer.received then
+    observer.received(pipeline.registration, message)
+  end
+  local value, failure = handle.decode(entry, message)
+  if failure then
+    counts.decode_failures = counts.decode_failures + 1
+    settle.fail(pipeline, { entry = entry, message = message, attempt = attempt }, failure)
+  end
+  return value
+end
+
 -- What of the messages gets to the handler: their values, and those messages.
 local function decode_all(pipeline, entry, list, attempt)
-  local counts, observer = pipeline.counts, pipeline.observer
-  local values, messages, count = {}, {}, 0
+  local counts, raw, shortcut = pipeline.counts, entry.raw, not pipeline.observer
+  local values, messages, count = {}, list, 0
   counts.consumed = counts.consumed + #list
   for i = 1, #list do
     local message = list[i]
-    if counts.on and #message.payload == counts.size then
+    local headers, payload = message.headers, message.payload
+    if #payload == counts.size then
       counts.same = counts.same + 1
-    elseif counts.on then
-      counts:sized(#message.payload)
+    else
+      counts:sized(#payload)
     end
-    if (message.attempts or 1) > 1 then
-      counts.redeliveries = counts.redeliveries + 1
+    local value
+    if raw and shortcut and (headers == entry.usual_headers or handle.is_usual(entry, headers)) then
+      value = payload
+    else
+      value = decode(pipeline, entry, message, attempt)
     end
-    if attempt or not handle.is_put_off(pipeline, message) then
-      if observer and observer.received then
-        observer.received(pipeline.registration, message)
+    if value == nil and messages == list then
+      messages = {} -- from here on they are not the same
+      for j = 1, count do
+        messages[j] = list[j]
       end
-      local value, failure = handle.decode(entry, message)
-      if failure then
-        counts.decode_failures = counts.decode_failures + 1
-        settle.fail(pipeline, { entry = entry, message = message, attempt = attempt }, failure)
-      else
-        count = count + 1
-        values[count], messages[count] = value, message
+    end
+    if value ~= nil then
+      count = count + 1
+      values[count] = value
+      if messages ~= list then
+        messages[count] = message
       end
     end
   end
@@ -196,7 +219,7 @@ local function take_list(pipeline, entry, list, attempt)
   if count == 0 then
     return
   end
-  local ctx = setmetatable({ batch = true, size = count, messages = messages, mark = false }, entry.meta)
+  local ctx = setmetatable({ batch = true, size = count, messages = messages }, entry.meta)
   local ok, a, b, left = call(pipeline, entry, values, ctx)
   if left then
     pipeline.log:error("a handler did not end after its timeout and goes on in the background", { handler = entry.id })
@@ -204,7 +227,8 @@ local function take_list(pipeline, entry, list, attempt)
   if pipeline.observer then
     observe(pipeline, entry, values, ctx, ok, a, b)
   end
-  local usual = not ctx.mark and not rawget(ctx, "items") and not pipeline.observer and not pipeline.cancelled
+  local touched = rawget(ctx, "mark") or rawget(ctx, "items")
+  local usual = not touched and not pipeline.observer and not pipeline.cancelled
   if usual and ok and not entry.manual and (a == true or a == nil and b == nil) then
     return ack_all(pipeline, entry, ctx)
   end
@@ -238,7 +262,7 @@ function batch.make(pipeline, options)
       counts:took(runtime.now() - start)
     end
   end
-  function pipeline.handle(_, message, attempt) -- one that was held
+  function pipeline.take(_, message, attempt) -- one that was held
     return take({ message }, attempt or context.attempt(message))
   end
   if pipeline.capabilities.batch then

@@ -8,6 +8,7 @@
 
 local batch = require("weir.app.batch")
 local errors = require("weir.errors")
+local handle = require("weir.app.handle")
 local lanes = require("weir.app.lanes")
 local pipeline_of = require("weir.app.pipeline")
 local runtime = require("weir.runtime")
@@ -46,7 +47,7 @@ end
 local function work(self, pull, take)
   local pipeline, held, lock = self.pipeline, self.pipeline.held, self.lock
   while not self.stopped do
-    if held.count >= held.limit and held:wait_for_room() then
+    if held.full and held:wait_for_room() then
       return
     end
     while lock.taken do
@@ -78,27 +79,29 @@ end
 
 -- The same for a single worker, which is the common case.
 local function work_alone(self, pull, take)
-  local pipeline, held, waiters = self.pipeline, self.pipeline.held, self.pipeline.waiters
-  local subscription = self.subscription
+  local pipeline, held, subscription = self.pipeline, self.pipeline.held, self.subscription
   while not self.stopped do
-    if held.count >= held.limit and held:wait_for_room() then
+    if held.full and held:wait_for_room() then
       return
     end
     local message, err = pull(subscription)
     if message then
-      if pipeline.busy > 0 and not pipeline:enter() then
+      if not pipeline:enter() then
         return
       end
-      pipeline.busy = 1
       take(message)
-      pipeline.busy = 0
-      if waiters.count > 0 then
-        waiters:wake_all()
-      end
+      pipeline:leave()
     elseif not goes_on(self, err) then
       return
     end
   end
+end
+
+-- And that without anything out of the ordinary.
+local function work_shortly(self, loop)
+  repeat
+    local err = loop()
+  until not goes_on(self, err)
 end
 
 -- Sees to what was held until now.
@@ -184,7 +187,7 @@ end
 
 -- Cancels all tasks and gives them a moment to end.
 local function cancel(self)
-  self.pipeline.cancelled = true
+  self.pipeline.cancelled, self.pipeline.marked = true, true
   for task in pairs(self.tasks) do
     task:cancel("the application stops")
   end
@@ -246,6 +249,7 @@ end
 -- `consumed`, `ack`, `retry`, `drop`, `dead_letter`, `skip`, `returned`, `decode_failures`, `redeliveries`.
 function Running:stats()
   local pipeline, counts = self.pipeline, self.pipeline.counts
+  counts:settle()
   local stats = {
     in_flight = pipeline:left(),
     held = pipeline.held.count,
@@ -268,7 +272,10 @@ local function begin(self)
   local pipeline, subscription = self.pipeline, self.subscription
   local registration = self.registration
   local workers = registration.workers or { count = 1 }
-  local pull, take = subscription.next, pipeline.take
+  local pull, short = subscription.next, nil
+  local take = function(message)
+    pipeline:take(message)
+  end
   if registration.batch then
     pull, take = batch.make(pipeline, registration.batch)
   elseif workers.by then
@@ -278,7 +285,14 @@ local function begin(self)
       pipeline.lanes:send(message)
     end
   end
-  if workers.count == 1 or workers.by then
+  if workers.count == 1 and not workers.by and not registration.batch then
+    short = handle.short_loop(pipeline)
+  end
+  if short then
+    self:spawn(function()
+      work_shortly(self, short)
+    end)
+  elseif workers.count == 1 or workers.by then
     self:spawn(function()
       work_alone(self, pull, take)
     end)

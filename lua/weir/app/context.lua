@@ -6,8 +6,8 @@
 -- - of a batch: `batch` is true, `size`, and `items`, a list with a context for each value; `name` is that of the
 --   subscription, and there are no fields of one message.
 --
--- Middleware may set fields of its own. Everything but `message` is found when it is asked for, so a message that
--- nobody asks anything about costs one small table.
+-- Middleware may set fields of its own. A context is a table with the message as its only element; everything else is
+-- found when it is asked for, so a message that nobody asks anything about costs one small table.
 -- @module weir.app.context
 
 local contract = require("weir.broker.contract")
@@ -33,17 +33,26 @@ end
 
 local methods = {}
 
--- What happened to the context out of the ordinary; most have none of it.
+-- What happened to the context out of the ordinary; most have none of it. The pipeline is told that there is one such.
 local function mark_of(ctx)
   local mark = rawget(ctx, "mark")
   if not mark then
     mark = {}
     ctx.mark = mark
   end
+  ctx.pipeline.marked = true
   return mark
 end
 
-context.mark_of = mark_of
+--- Notes what became of a context's message.
+function context.settled(ctx, how)
+  local mark = rawget(ctx, "mark")
+  if not mark then
+    mark = {}
+    ctx.mark = mark
+  end
+  mark.settled = mark.settled or how
+end
 
 local SETTLED = errors.new("settled", "the message is settled already")
 
@@ -123,6 +132,10 @@ end
 
 local getters = {}
 
+function getters.message(message)
+  return message
+end
+
 for _, name in ipairs({ "headers", "key", "position", "time", "fields", "payload" }) do
   getters[name] = function(message)
     return message[name]
@@ -158,7 +171,7 @@ local function make_items(ctx)
   end
   local items, meta = {}, getmetatable(ctx)
   for i, message in ipairs(messages) do
-    items[i] = setmetatable({ message = message, mark = false }, meta)
+    items[i] = setmetatable({ message }, meta)
   end
   ctx.items = items
   return items
@@ -174,7 +187,7 @@ function context.metatable(static)
       if method then
         return method
       end
-      local getter, message = getters[name], rawget(ctx, "message")
+      local getter, message = getters[name], rawget(ctx, 1)
       if getter and message then
         return getter(message, ctx)
       elseif name == "items" then
@@ -183,7 +196,7 @@ function context.metatable(static)
       return static[name]
     end,
     __tostring = function(ctx)
-      local message = rawget(ctx, "message")
+      local message = rawget(ctx, 1)
       return ("weir.context(%s, %s)"):format(static.handler, message and message.destination or "batch")
     end,
   }

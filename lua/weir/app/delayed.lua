@@ -32,6 +32,7 @@ function delayed.new(clock, limit)
     limit = limit or LIMIT,
     items = {}, -- a heap, by `due` and then by order
     count = 0,
+    full = false, -- nothing more should be pulled
     order = 0,
     room = waitlist.new(),
     due = waitlist.new(),
@@ -107,6 +108,7 @@ function Held:add(seconds, message, run, handles)
     run = run,
     handles = handles,
   }
+  self.full = self.count >= self.limit
   push(self.items, self.count, item)
   if self.items[1] == item then
     set_timer(self)
@@ -121,6 +123,7 @@ function Held:take()
     if first and first.due <= self.clock.now() then
       pop(self.items, self.count)
       self.count = self.count - 1
+      self.full = self.count >= self.limit
       set_timer(self)
       self.room:wake_all()
       return first
@@ -138,7 +141,7 @@ end
 
 --- Waits while it is full. Returns an error when the task was cancelled.
 function Held:wait_for_room()
-  while self.count >= self.limit and not self.closed do
+  while self.full and not self.closed do
     local waiter = runtime.own_waiter()
     self.room:add(waiter)
     local _, err = waiter:wait()
@@ -159,7 +162,7 @@ end
 -- @treturn {table,...} the items, in no order
 function Held:clear()
   local items = self.items
-  self.items, self.count = {}, 0
+  self.items, self.count, self.full = {}, 0, false
   self:stop()
   set_timer(self)
   return items

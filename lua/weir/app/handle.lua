@@ -1,8 +1,8 @@
 --- One message, from the broker to its outcome: decode, schema, filter, middleware, handler.
 --
 -- `handle.prepare` makes an *entry* of each handler of a registration, with everything that is the same for all
--- messages; `handle.make` makes the function that takes messages. On the way of a message that is acknowledged there
--- is one protected call, no closure, and no table but the context (none at all where the handler does not want it).
+-- messages; `handle.take` takes a message. The usual case, one handler and one worker, has a path of its own that is
+-- short: `handle.short_loop`.
 -- @module weir.app.handle
 
 local content = require("weir.app.content")
@@ -11,11 +11,14 @@ local contract = require("weir.broker.contract")
 local deadline = require("weir.app.deadline")
 local delayed = require("weir.app.delayed")
 local errors = require("weir.errors")
+local measure = require("weir.app.measure")
 local policy = require("weir.app.policy")
 local runtime = require("weir.runtime")
 local settle = require("weir.app.settle")
 
 local now, xpcall, setmetatable = runtime.now, xpcall, setmetatable
+local SHORT = measure.SHORT
+local CANCELLED = errors.new("cancelled", "the worker was cancelled")
 
 local handle = {}
 
@@ -165,7 +168,7 @@ function handle.is_put_off(pipeline, message)
     return false
   end
   pipeline.held:add(seconds, message, function()
-    pipeline:handle(message)
+    pipeline:take(message)
   end, true)
   return true
 end
@@ -230,7 +233,7 @@ function handle.call(pipeline, entry, message, value, ctx, attempt)
   settle.finish(pipeline, job, a, b)
 end
 
--- Everything out of the ordinary: several handlers, timeouts, schemas, other content types, observers.
+-- From the choice of the handler to its outcome.
 local function handle_slowly(pipeline, message, attempt)
   local observer = pipeline.observer
   if observer and observer.received then
@@ -257,74 +260,178 @@ local function handle_slowly(pipeline, message, attempt)
   return handle.call(pipeline, entry, message, value, ctx, attempt)
 end
 
---- Makes the function that takes messages: `take(message, [attempt])` returns when the message is settled, or held.
-function handle.make(pipeline)
-  local counts, measured, acks = pipeline.counts, pipeline.counts.on, pipeline.acks
+--- Whether headers ask for nothing but to decode the payload with the handler's codec. Most messages come with the same
+-- table of headers, which is remembered as `usual_headers`.
+function handle.is_usual(entry, headers)
+  local content_type = headers["content-type"]
+  if headers[NOT_BEFORE] or headers[RETRY_FOR] then
+    return false
+  elseif content_type and content_type ~= entry.content_type and not entry.raw then
+    return false
+  end
+  entry.usual_headers = headers
+  return true
+end
+
+local is_usual = handle.is_usual
+
+-- Whether nothing stands in the way of the shortest path: one handler, which ends when it returns.
+local function is_plain(pipeline)
   local entry = pipeline.only
-  local plain = entry and not entry.timeout and not entry.manual and not pipeline.observer and not entry.schema
-  local call, meta, wants_context, raw, own_type, decode_payload
-  if plain then
-    call, meta, wants_context, raw = entry.call, entry.meta, entry.wants_context, entry.raw
-    own_type, decode_payload = entry.content_type, entry.codec.decode
-  end
+  return entry and not entry.timeout and not entry.manual and not entry.schema and not pipeline.observer
+end
 
-  local function take(message, attempt)
-    local headers = message.headers
+--- Handles one message; returns when it is settled, or held.
+-- @param pipeline
+-- @param message
+-- @tparam[opt] number attempt where it is not what the message says
+function handle.take(pipeline, message, attempt)
+  local counts, headers = pipeline.counts, message.headers
+  counts.consumed = counts.consumed + 1
+  local start
+  if counts.on then
+    start = now()
+    counts:sized(#message.payload)
+  end
+  if (message.attempts or 1) > 1 then
+    counts.redeliveries = counts.redeliveries + 1
+  end
+  if attempt or not (headers[NOT_BEFORE] or headers[RETRY_FOR]) or not handle.is_put_off(pipeline, message) then
+    handle_slowly(pipeline, message, attempt)
+  end
+  if start then
+    counts:took(now() - start)
+  end
+end
+
+-- The loop of a worker that is alone, on the shortest path: nothing is called for a message but the broker, the codec
+-- and the handler, and there is no table but the context (none where the handler does not want it). One protected call
+-- lasts until a handler raises. What is the same for all messages are upvalues.
+--
+-- Returns a function that pulls until the subscription gives no more, and returns its error; and one that says whose
+-- handler raised, if one did.
+local function short_path(pipeline)
+  local subscription, counts, held, acks = pipeline.subscription, pipeline.counts, pipeline.held, pipeline.acks
+  local pull, entry = subscription.next, pipeline.only
+  local call, raw, decode_payload = entry.call, entry.raw, entry.codec.decode
+  local meta = entry.wants_context and entry.meta
+  local measured, took = counts.on, counts.took
+  local current, current_ctx -- what the handler is called with
+  local ended = 0 -- when the last message was done
+
+  local function finish(message, value, ctx, a, b)
     counts.consumed = counts.consumed + 1
-    if (headers[NOT_BEFORE] or headers[RETRY_FOR]) and not attempt and handle.is_put_off(pipeline, message) then
-      return
-    end
-    local attempts = message.attempts
-    if attempts and attempts > 1 then
-      counts.redeliveries = counts.redeliveries + 1
-    end
-    local content_type = headers["content-type"]
-    if not plain or attempt or (content_type and content_type ~= own_type and not raw) then
-      return handle_slowly(pipeline, message, attempt)
-    end
-    local value = message.payload
-    if not raw then
-      local err
-      value, err = decode_payload(value)
-      if value == nil then
-        counts.decode_failures = counts.decode_failures + 1
-        return settle.fail(pipeline, { entry = entry, message = message }, { class = "decode", error = err })
-      end
-    end
-    local ctx
-    if wants_context then
-      ctx = setmetatable({ message = message, mark = false }, meta)
-    end
-    local ok, a, b = xpcall(call, raised, value, ctx)
-    if ok and (a == true or (a == nil and b == nil)) and not (ctx and ctx.mark) and not pipeline.cancelled then
-      if not acks or message:ack() then
-        counts.ack = counts.ack + 1
-        return
-      end
-      return settle.ack(pipeline, { entry = entry, message = message, ctx = ctx })
-    end
-    local job = { entry = entry, message = message, ctx = ctx, value = value }
-    if ok then
-      job.ctx = ctx or pipeline:context(entry, message)
-      return settle.finish(pipeline, job, a, b)
-    end
-    return failed_call(pipeline, job, a)
+    pipeline.marked = false -- what is marked about this context is seen to now
+    ctx = ctx or pipeline:context(entry, message)
+    return settle.finish(pipeline, { entry = entry, message = message, ctx = ctx, value = value }, a, b)
   end
 
-  if not measured then
-    return take
+  local function undecodable(message, err)
+    counts.consumed, counts.decode_failures = counts.consumed + 1, counts.decode_failures + 1
+    settle.fail(pipeline, { entry = entry, message = message }, { class = "decode", error = err })
   end
-  local took, sized = counts.took, counts.sized
-  return function(message, attempt)
-    local size = #message.payload
-    if size == counts.size then
-      counts.same = counts.same + 1
-    else
-      sized(counts, size)
+
+  local function loop()
+    while true do
+      if held.full and held:wait_for_room() then
+        return CANCELLED
+      end
+      local switches = runtime.switches
+      local message, err = pull(subscription)
+      if not message then
+        return err
+      end
+      if pipeline.busy > 0 and not pipeline:enter() then
+        return CANCELLED
+      end
+      pipeline.busy = 1
+      local headers, value = message.headers, message.payload
+      if headers ~= entry.usual_headers and not is_usual(entry, headers) then
+        pipeline:take(message)
+      else
+        local start = ended
+        if measured then
+          if runtime.switches ~= switches then
+            start = now()
+          end
+          local size = #value
+          if size == counts.size then
+            counts.same = counts.same + 1
+          else
+            counts:sized(size)
+          end
+        end
+        if message.attempts ~= 1 and (message.attempts or 1) > 1 then
+          counts.redeliveries = counts.redeliveries + 1
+        end
+        local wrong
+        if not raw then
+          value, wrong = decode_payload(value)
+        end
+        if value == nil then
+          undecodable(message, wrong)
+        else
+          local ctx = meta and setmetatable({ message }, meta) or nil
+          current, current_ctx = message, ctx
+          local a, b = call(value, ctx)
+          current = nil
+          if (a == true or (a == nil and b == nil)) and not pipeline.marked and (not acks or message:ack()) then
+            counts.done = counts.done + 1
+          else
+            finish(message, value, ctx, a, b)
+          end
+        end
+        if measured then
+          ended = now()
+          local seconds = ended - start
+          if seconds <= SHORT then
+            counts.short, counts.short_time = counts.short + 1, counts.short_time + seconds
+          else
+            took(counts, seconds)
+          end
+        end
+      end
+      pipeline.busy = 0
+      if pipeline.watched then
+        pipeline:changed()
+      end
     end
-    local start = now()
-    take(message, attempt)
-    took(counts, now() - start)
+  end
+
+  return loop, function(err)
+    local message, ctx = current, current_ctx
+    current, current_ctx = nil, nil
+    if not message then
+      return false
+    end
+    counts.consumed = counts.consumed + 1
+    failed_call(pipeline, { entry = entry, message = message, ctx = ctx }, err)
+    pipeline.busy = 0
+    if pipeline.watched then
+      pipeline:changed()
+    end
+    return true
+  end
+end
+
+--- Makes the loop of a worker that is alone, if there is a short one for this pipeline.
+-- @param pipeline
+-- @treturn ?function pulls and handles until the subscription gives no message, and returns that error; nil where
+--   there is no short path
+function handle.short_loop(pipeline)
+  if not is_plain(pipeline) then
+    return nil
+  end
+  local loop, on_raise = short_path(pipeline)
+  return function()
+    while true do
+      local ok, result = xpcall(loop, raised)
+      if ok then
+        return result
+      elseif not on_raise(result) then
+        error(result.error, 0)
+      end
+    end
   end
 end
 

@@ -23,7 +23,7 @@ local function finished(self, lane, key)
       self.by_key[key] = nil
     end
   end
-  if self.pipeline.waiters.count > 0 then
+  if self.pipeline.watched then
     self.pipeline:changed()
   end
 end
@@ -38,7 +38,7 @@ local function work(self, lane)
     if item.run then
       self.running:guard(item.run)
     else
-      pipeline.take(item.message)
+      pipeline:take(item.message)
     end
     finished(self, lane, item.key)
   end

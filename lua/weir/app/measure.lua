@@ -27,6 +27,8 @@ local OUTCOMES = { "ack", "retry", "drop", "dead_letter", "skip", "returned" }
 local Counts = {}
 Counts.__index = Counts
 
+measure.SHORT = SHORT
+
 --- Notes a duration of the handler.
 function Counts:took(seconds)
   if seconds <= SHORT then
@@ -44,8 +46,16 @@ function Counts:sized(size)
   self.size, self.same = size, 1
 end
 
+--- Adds what was counted in passing to the counters: to be called before they are read.
+function Counts:settle()
+  local done = self.done
+  self.done = 0
+  self.consumed, self.ack = self.consumed + done, self.ack + done
+end
+
 -- Gives the registry what has come since the last time.
 local function flush(self)
+  self:settle()
   for name, series in pairs(self.series) do
     series:inc(self[name] - (self.given[name] or 0))
     self.given[name] = self[name]
@@ -78,6 +88,7 @@ end
 function measure.new(registry, labels, in_flight, queue_stats)
   local self = setmetatable({
     on = registry ~= nil,
+    done = 0, -- messages consumed and acknowledged that are not in the counters yet
     size = -1, -- of the messages that came last, and how many had it
     same = 0,
     short = 0, -- handlers that were quick, and their time

@@ -38,6 +38,8 @@ local function new(registration, env, subscription)
     busy = 0, -- messages or batches that are being handled
     background = 0, -- continuations that run
     waiters = waitlist.new(), -- those who wait for `busy` or `background` to change
+    watched = false, -- whether there are any
+    marked = false, -- whether something happened to a context that is not usual
     unsettled = {}, -- contexts whose handlers settle them later
     unsettled_count = 0,
     publishers = {},
@@ -65,24 +67,22 @@ local function new(registration, env, subscription)
   if #self.entries == 1 and not self.entries[1].filter then
     self.only = self.entries[1]
   end
-  self.take = handle.make(self)
   return self
 end
 
 --- Handles a message; `attempt` where that is not what the message says.
-function Pipeline:handle(message, attempt)
-  return self.take(message, attempt)
-end
+Pipeline.take = handle.take
 
 --- A context for a message that has none yet.
 function Pipeline:context(entry, message, attempt) -- luacheck: no self
-  return setmetatable({ message = message, mark = attempt and { attempt = attempt } or false }, entry.meta)
+  return setmetatable({ message, mark = attempt and { attempt = attempt } or nil }, entry.meta)
 end
 
 -- --- counting who is busy -------------------------------------------------------------------------
 
 --- Tells those who wait that something ended.
 function Pipeline:changed()
+  self.watched = false
   self.waiters:wake_all()
 end
 
@@ -101,8 +101,8 @@ end
 --- Gives the worker back.
 function Pipeline:leave()
   self.busy = self.busy - 1
-  if self.waiters.count > 0 then
-    self.waiters:wake_all()
+  if self.watched then
+    self:changed()
   end
 end
 
@@ -110,6 +110,7 @@ end
 function Pipeline:wait(deadline)
   local waiter = runtime.own_waiter()
   self.waiters:add(waiter)
+  self.watched = true
   local _, err = waiter:wait(deadline)
   self.waiters:remove(waiter)
   return nil, err

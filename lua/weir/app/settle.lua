@@ -47,8 +47,7 @@ local function note(pipeline, job, how, err)
   counts[how] = counts[how] + 1
   job.settled = how
   if job.ctx then
-    local mark = context.mark_of(job.ctx)
-    mark.settled = mark.settled or how
+    context.settled(job.ctx, how)
   end
   local observer = pipeline.observer
   if observer and observer.settled then
@@ -154,7 +153,7 @@ local function retry_here(pipeline, job, delay)
   local message, attempt = job.message, job.attempt + 1
   note(pipeline, job, "retry")
   pipeline.held:add(delay, message, function()
-    pipeline:handle(message, attempt)
+    pipeline:take(message, attempt)
   end, true)
 end
 

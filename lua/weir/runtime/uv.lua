@@ -17,7 +17,8 @@ local now = uv.now
 local unpack = table.unpack or rawget(_G, "unpack")
 local xpcall = xpcall
 
-local runtime = { name = "uv", now = now, random = uv.random }
+-- `switches` counts the coroutines that were resumed: who finds it unchanged has not waited.
+local runtime = { name = "uv", now = now, random = uv.random, switches = 0 }
 
 --- The time of day: seconds since 1970.
 function runtime.time()
@@ -37,6 +38,7 @@ local PATIENCE = 100
 local TICK = 0.001
 
 local loop = uv.loop()
+runtime.loop = loop -- for C modules that put something of their own on it: brokers
 local deadlines = heap.new()
 local in_turn = false
 local current, current_co -- the task that runs, and its coroutine
@@ -441,6 +443,7 @@ local function after_wait(waiter)
   if not co or not waiter.woken or (task and task.waiting ~= waiter) then
     return -- withdrawn meanwhile, or its coroutine could not be suspended
   end
+  runtime.switches = runtime.switches + 1
   local a, b, c = waiter.a, waiter.b, waiter.c
   waiter.co, waiter.woken, waiter.a, waiter.b, waiter.c = false, false, nil, nil, nil
   if task then
@@ -453,6 +456,7 @@ end
 
 -- Runs a task for the first time. Its coroutine is xpcall itself: one frame less.
 local function begin(task)
+  runtime.switches = runtime.switches + 1
   local co = coroutine.create(xpcall)
   local fn, arg, args = task.fn, task.arg, task.args
   task.fn, task.arg, task.args = nil, nil, nil
