@@ -58,6 +58,7 @@ function engine.new(options)
     heap = heap.new(),
     timer = nil,
     timer_at = nil,
+    quiets = 0, -- how often those were called
     idlers = nil, -- set of functions to call when nothing is pending
     subscriptions = {}, -- those that are not closed; a set
   }, Engine)
@@ -622,6 +623,7 @@ end
 --- Calls who waits for quiet if it is quiet.
 function Engine:check_idle()
   if self:pending() == 0 then
+    self.quiets = self.quiets + 1
     local list = {}
     for fn in pairs(self.idlers or {}) do
       list[#list + 1] = fn
@@ -629,6 +631,19 @@ function Engine:check_idle()
     for _, fn in ipairs(list) do
       fn()
     end
+  end
+end
+
+--- For what can make it quiet without settling anything: call it before, and with what it returned after.
+-- @tparam[opt] number before
+-- @treturn ?number
+function Engine:watch_quiet(before)
+  if not self.idlers then
+    return nil
+  elseif before == nil then
+    return self:pending() > 0 and self.quiets or -1
+  elseif before == self.quiets then
+    self:check_idle()
   end
 end
 

@@ -93,7 +93,7 @@ local function await(self, deadline)
     local woken = list:remove(waiter)
     if self.over then
       return nil, self.over
-    elseif of.count > 0 and self.taken < self.prefetch then
+    elseif of.count > 0 and self.taken < self.prefetch and not (err and err.code == "cancelled") then
       return take(self)
     elseif woken and list == of.receivers and of.count > 0 then
       of.receivers:wake_one() -- it is for another member of the group
@@ -212,10 +212,10 @@ end
 -- group, or is gone if there is no group.
 function Subscription:stop()
   if not self.over then
+    local engine = self.engine
+    local quiet = engine:watch_quiet()
     halt(self, STOPPED)
-    if self.engine.idlers then
-      self.engine:check_idle()
-    end
+    engine:watch_quiet(quiet)
   end
   return true
 end
@@ -227,6 +227,7 @@ function Subscription:close()
     return true
   end
   local of, engine = self.queue, self.engine
+  local quiet = engine:watch_quiet()
   halt(self, GONE)
   engine.subscriptions[self] = nil
   local list = of:let_go(self, message.LOST)
@@ -237,9 +238,7 @@ function Subscription:close()
   if not of.durable and next(of.subscriptions) == nil then
     engine:drop_queue(of)
   end
-  if engine.idlers then
-    engine:check_idle()
-  end
+  engine:watch_quiet(quiet)
   return true
 end
 
