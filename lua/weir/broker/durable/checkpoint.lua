@@ -117,18 +117,55 @@ local function whole(count)
   return small and tonumber(("%d"):format(count)) or nil
 end
 
+-- What was settled or had failed when the last process ended, for the first messages that are read now.
+local function restore(self, value)
+  local left = whole(value.window) or 0
+  if left == 0 then
+    return
+  end
+  local before = { left = left, settled = {}, attempts = {} }
+  for _, position in ipairs(type(value.settled) == "table" and value.settled or {}) do
+    before.settled[position] = true
+  end
+  for position, count in pairs(type(value.attempts) == "table" and value.attempts or {}) do
+    before.attempts[position] = whole(count)
+  end
+  self.before = before
+end
+
+--- What is known of a message that is read for the first time: whether it was settled before, and how often it came.
+-- @tparam string position
+-- @treturn boolean
+-- @treturn number
+function Checkpoint:recall(position)
+  local before = self.before
+  if not before then
+    return false, 0
+  end
+  local settled, attempts = before.settled[position] or false, before.attempts[position] or 0
+  before.settled[position], before.attempts[position] = nil, nil
+  before.left = before.left - 1
+  if before.left == 0 then
+    self.before = nil
+  end
+  return settled, attempts
+end
+
 --- Loads it.
 -- @tparam ?table store `store:load(key)` gives a text, or nil (there is none yet), or nil and an error;
 --   `store:save(key, text)` gives true, or nil and an error; both may wait. Without a store nothing is kept
 -- @tparam string key of the stream and the consumer
 -- @tparam function on_error called when it cannot be saved; it is tried again with the next change
--- @treturn checkpoint with `position` and `attempts` (position to number); or nil and an error
+-- @treturn checkpoint with `position`, `window` (messages behind it that were read), `settled` (those of them that are
+--   settled all the same) and `attempts` (position to number); or nil and an error
 function checkpoint.open(store, key, on_error)
   local self = setmetatable({
     store = store,
     key = key,
     on_error = on_error,
     attempts = {},
+    settled = {},
+    window = 0,
     saved = waitlist.new(),
     dirty = false,
     saving = false,
@@ -146,17 +183,34 @@ function checkpoint.open(store, key, on_error)
       return nil, errors.new("damaged", message:format(key))
     end
     self.position = value.position
-    for position, count in pairs(type(value.attempts) == "table" and value.attempts or {}) do
-      self.attempts[position] = whole(count)
-    end
+    restore(self, value)
   end
   return self
+end
+
+local function text_of(self)
+  local before = self.before or { left = 0, settled = {}, attempts = {} }
+  local settled, attempts = {}, {}
+  for _, each in ipairs({ before, self }) do
+    for position in pairs(each.settled) do
+      settled[#settled + 1] = position
+    end
+    for position, count in pairs(each.attempts) do
+      attempts[position] = count
+    end
+  end
+  return json.encode({
+    position = self.position,
+    window = self.window + before.left,
+    settled = #settled > 0 and settled or nil,
+    attempts = next(attempts) and attempts or nil,
+  })
 end
 
 local function save_all(self)
   while self.dirty do
     self.dirty = false
-    local ok, err = self.store:save(self.key, json.encode({ position = self.position, attempts = self.attempts }))
+    local ok, err = self.store:save(self.key, text_of(self))
     self.failure = not ok and err or nil
     if not ok then
       self.on_error(err)
@@ -167,13 +221,19 @@ local function save_all(self)
   self.saved:wake_all()
 end
 
---- Notes that there is something to save: `position` or `attempts` were set.
+--- Notes that there is something to save: `position`, `window`, `settled` or `attempts` were set.
 function Checkpoint:changed()
   self.dirty = self.store ~= nil
   if self.dirty and not self.saving then
     self.saving = true
     tasks.spawn(save_all, self)
   end
+end
+
+--- Begins anew at a position.
+function Checkpoint:reset(position)
+  self.position, self.window, self.settled, self.attempts, self.before = position, 0, {}, {}, nil
+  self:changed()
 end
 
 --- Waits until everything is saved.

@@ -89,8 +89,14 @@ function Broker:subscribe(spec, timeout)
   if not descriptor then
     return nil, err
   end
+  local key = ("%s@%s"):format(descriptor.name, descriptor.consumer)
+  local other = self.subscriptions[key]
+  if other and other:stats().members > 0 then
+    return nil, require("weir.broker.durable").conflict(descriptor)
+  end
   local from = descriptor.from == "now" and "new" or descriptor.from
-  return self.inner:subscribe({
+  local subscription
+  subscription, err = self.inner:subscribe({
     name = descriptor.name,
     group = descriptor.consumer,
     durable = true,
@@ -98,6 +104,12 @@ function Broker:subscribe(spec, timeout)
     from = tonumber(from) or from,
     capacity = KEEP,
   }, timeout)
+  self.subscriptions[key] = subscription
+  return subscription, err
+end
+
+function Broker:dead_letters(name)
+  return self.original:dead_letters(name)
 end
 
 function Broker:publisher()
@@ -153,5 +165,5 @@ end
 -- @tparam ?table clock
 return function(original, clock)
   local inner = memory.new({ clock = clock, retention = KEEP, max_payload = 1024 * 1024 * 1024 })
-  return setmetatable({ original = original, inner = inner, clock = inner.clock }, Broker)
+  return setmetatable({ original = original, inner = inner, clock = inner.clock, subscriptions = {} }, Broker)
 end

@@ -301,12 +301,25 @@ function Broker:producer(name)
   })
 end
 
+--- The error of a second subscription of a consumer: there is one position, which two cannot share.
+function durable.conflict(descriptor)
+  local message = "the stream '%s' has a subscription of the consumer '%s' already; a second one needs another 'consumer'"
+  return errors.new("conflict", message:format(descriptor.name, descriptor.consumer))
+end
+
+--- Reads a stream on from the position of a consumer: see the contract.
+-- @treturn subscription; or nil and an error: "conflict", "damaged", "closed", "not_connected", or the server's
 function Broker:subscribe(spec, timeout)
   local descriptor, err = self:descriptor(spec)
   if not descriptor then
     return nil, err
   elseif self.closed then
     return nil, self.closed
+  end
+  for open in pairs(self.subscriptions) do
+    if open.descriptor.name == descriptor.name and open.descriptor.consumer == descriptor.consumer then
+      return nil, durable.conflict(descriptor)
+    end
   end
   local subscription
   subscription, err = subscriptions.open(self, descriptor, timeout)
@@ -323,6 +336,11 @@ function Broker:publisher(options)
     self.shared_publisher = publishers.new(self, self.options.timeout or 30)
   end
   return self.shared_publisher
+end
+
+--- The descriptor with which dead letters are read: a consumer of their own.
+function Broker:dead_letters(name)
+  return self:descriptor({ name = name, consumer = "dead-letters", from = "start" })
 end
 
 --- What a stream has, oldest first: a list of `{ payload, headers, destination, position }`.

@@ -28,19 +28,28 @@ local function announce(self)
 end
 
 local function push(self, item, position, next_position)
+  local settled, attempts = self.checkpoint:recall(position)
   local message = setmetatable({
     destination = self.descriptor.name,
     position = position,
     after = next_position,
     state = "queued",
     subscription = self,
-    attempts = self.checkpoint.attempts[position] or 0,
+    attempts = attempts,
   }, Message)
+  self.open_last = self.open_last + 1
+  self.open[self.open_last] = message
+  self.checkpoint.window = self.open_last - self.open_first + 1
+  if attempts > 0 then
+    self.checkpoint.attempts[position] = attempts
+  end
+  if settled then
+    message.state = "done" -- before this process
+    return self:settled(message)
+  end
   message.payload, message.headers = envelope.decode(item)
   message.key = message.headers["partition-key"]
   message.reply_to = message.headers["reply-to"]
-  self.open_last = self.open_last + 1
-  self.open[self.open_last] = message
   self.ready_last = self.ready_last + 1
   self.ready[self.ready_last] = message
   announce(self)
@@ -184,7 +193,8 @@ local function advance(self)
   local first, moved = self.open_first, nil
   while first <= self.open_last and self.open[first].state == "done" do
     moved = self.open[first].after
-    self.checkpoint.attempts[self.open[first].position] = nil
+    local position = self.open[first].position
+    self.checkpoint.attempts[position], self.checkpoint.settled[position] = nil, nil
     self.open[first] = nil
     first = first + 1
   end
@@ -192,6 +202,7 @@ local function advance(self)
   if first > self.open_last then
     self.open_first, self.open_last = 1, 0
   end
+  self.checkpoint.window = self.open_last - self.open_first + 1
   if moved then
     self.checkpoint.position = moved
     self.checkpoint:changed()
@@ -203,6 +214,9 @@ end
 function Subscription:settled(message)
   if self.open[self.open_first] == message then
     advance(self)
+  else
+    self.checkpoint.settled[message.position], self.checkpoint.attempts[message.position] = true, nil
+    self.checkpoint:changed()
   end
 end
 
@@ -269,8 +283,8 @@ function Subscription:seek(position, timeout)
   end
   stop_reading(self)
   self:forget()
-  self.failure, self.checkpoint.position, self.checkpoint.attempts = nil, position, {}
-  self.checkpoint:changed()
+  self.failure = nil
+  self.checkpoint:reset(position)
   start(self, position)
   return true
 end
