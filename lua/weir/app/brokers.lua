@@ -14,15 +14,23 @@ local CLOSING = 1
 
 -- Errors that trying again does not cure.
 local FINAL = {
-  unauthorized = true,
-  forbidden = true,
-  closed = true,
   cancelled = true,
-  unsupported = true,
-  invalid = true,
+  closed = true,
   conflict = true,
+  damaged = true,
+  forbidden = true,
+  invalid = true,
+  invalid_offset = true,
+  io = true,
+  no_stream = true,
   not_found = true,
+  position_evicted = true,
+  protocol = true,
+  stream_closed = true,
   tls = true,
+  unauthorized = true,
+  unknown_position = true,
+  unsupported = true,
 }
 
 local function as_error(err)

@@ -73,9 +73,13 @@ local function add_middleware(self, name, field, fn)
   if not settings.is_callable(fn) then
     error(("%s:%s: a function is expected, not a %s"):format(self.what, name, type(fn)), 3)
   end
-  local list = {}
-  for i, each in ipairs(type(self.options[field]) == "table" and self.options[field] or {}) do
-    list[i] = each
+  local former, list = self.options[field], {}
+  if type(former) == "table" then
+    for i, each in ipairs(former) do
+      list[i] = each
+    end
+  else
+    list[1] = former -- which the check of the wiring reports
   end
   list[#list + 1] = fn
   self.options[field] = list

@@ -16,7 +16,8 @@ function M.overview(console, file)
     return console:style(file, "bold", text)
   end
   file:write(heading("Usage:"), " weir COMMAND [ARGUMENT...]\n\n")
-  file:write("Typed streams between processes, and durable streams over HTTP, in Lua.\n\n")
+  file:write("Typed streams between processes, durable streams over HTTP, and applications on brokers, in\n")
+  file:write("Lua.\n\n")
   file:write(heading("Commands:"), "\n")
   for _, name in ipairs(cli.commands()) do
     file:write(("  %-12s %s\n"):format(name, cli.load(name).summary))
