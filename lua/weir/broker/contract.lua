@@ -23,6 +23,15 @@
 -- - `broker:in_process(clock)`: a broker of the same behaviour that lives in this process and needs no server.
 -- - `broker:shutdown([timeout])`: flushes what was handed over and closes. From then on everything gives "closed".
 --
+-- Three more that a broker may have:
+--
+-- - `broker:declare(descriptor, [timeout])`: makes sure that what is published there is kept for such a subscription,
+--   from now on, though nobody is subscribed. Doing it again does no harm.
+-- - `broker:dead_letters(name)`: the descriptor with which dead letters of that name are kept and taken; nil and
+--   "unsupported" where the broker keeps nothing.
+-- - `broker:browse(destination, [limit, [timeout]])` (capability `browse`): what is there, oldest first, without taking
+--   it: a list of messages without settlement.
+--
 -- **Subscription**: pulled, so who does not ask gets nothing; what the broker reads ahead is bounded by the
 -- descriptor.
 --

@@ -303,7 +303,7 @@ end
 
 --- The error of a second subscription of a consumer: there is one position, which two cannot share.
 function durable.conflict(descriptor)
-  local message = "the stream '%s' has a subscription of the consumer '%s' already; a second one needs another 'consumer'"
+  local message = "the stream '%s' has a subscription of the consumer '%s'; a second one needs another 'consumer'"
   return errors.new("conflict", message:format(descriptor.name, descriptor.consumer))
 end
 
