@@ -172,4 +172,18 @@ function descriptor.make(spec)
   return setmetatable(self, Descriptor)
 end
 
+--- A copy of a descriptor with some options set.
+-- @tparam table of
+-- @tparam table options checked
+function descriptor.with(of, options)
+  local copy = {}
+  for name, value in pairs(of) do
+    copy[name] = value
+  end
+  for name, value in pairs(options) do
+    copy[name] = value
+  end
+  return setmetatable(copy, Descriptor)
+end
+
 return descriptor

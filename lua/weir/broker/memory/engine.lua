@@ -501,11 +501,14 @@ end
 --- Copies of what waits at a destination.
 function Engine:browse(destination, limit)
   local list, copies, last = {}, {}, nil
-  local queues = self.exact[destination] or {}
-  for _, queue in ipairs(queues) do
-    waiting(queue, limit, list)
+  local found = false
+  for _, queue in ipairs(self.exact[destination] or self.patterns) do
+    if queue.name == destination then
+      found = true
+      waiting(queue, limit, list)
+    end
   end
-  if #queues == 0 and self.log then
+  if not found and self.log then
     for _, item in ipairs((self.log:read(destination, nil, 0))) do
       list[#list + 1] =
         message.new(nil, item.payload, item.headers, item.size, item.destination, item.id, item.time, 1)

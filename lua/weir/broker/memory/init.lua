@@ -48,7 +48,8 @@ local MAX_PAYLOAD = 8 * 1024 * 1024
 -- - `max_payload`: bytes of a message with its headers, "8 MiB"
 -- - `retention`: what topics keep for `seek`, `{ messages =, bytes =, seconds =, topics = }`; nothing without it
 -- - `group`: the group of subscriptions by bare name; without it each gets everything
--- - `dir`: a directory where unsettled messages of durable groups and what is retained are kept; `store`: its options
+-- - `dir`: a directory where the unsettled messages of groups and what is retained are kept; groups are durable then
+--   unless they say otherwise; `store`: its options, `{ sync =, max_bytes = }`
 -- - `clock`: what delays and retention go by, `weir.clock`
 function memory.new(options)
   options = errors.options("weir.broker.memory", options, OPTIONS, 2)
@@ -73,6 +74,7 @@ function memory.new(options)
       max_payload = max_payload,
       log = options.retention and retention.new(options.retention, clock) or nil,
     }),
+    durable = options.dir ~= nil, -- whether groups are, where nothing else is said
     serial = 0, -- subscriptions without group that there were
   }, Broker)
 end
@@ -120,6 +122,9 @@ function Broker:descriptor(spec)
     spec = { name = spec, group = self.options.group }
   end
   local descriptor, err = descriptors.make(spec)
+  if descriptor and self.durable and descriptor.group and descriptor.durable == nil then
+    descriptor = descriptors.with(descriptor, { durable = true })
+  end
   if descriptor and descriptor.from and descriptor.from ~= "new" and not self.options.retention then
     return nil, errors.new("unsupported", "topic " .. descriptor.name .. ": 'from' needs a broker with 'retention'")
   end
@@ -268,15 +273,8 @@ function Broker:declare(descriptor)
   if refusal then
     return nil, refusal
   end
-  local spec = {}
-  for name, value in pairs(made) do
-    spec[name] = value
-  end
-  spec.tokens, spec.pattern = nil, nil
-  spec.group = made.group or "default"
-  spec.durable = true
   local queue
-  queue, err = queue_of(self, assert(descriptors.make(spec)))
+  queue, err = queue_of(self, descriptors.with(made, { group = made.group or "default", durable = true }))
   if not queue then
     return nil, err
   end
@@ -291,7 +289,7 @@ end
 
 --- What waits at a destination, oldest first, without taking it: in its groups, each message once; where there is none,
 -- what is retained.
--- @tparam string destination a name
+-- @tparam string destination a name, or the pattern of a group
 -- @tparam[opt=100] number limit
 -- @treturn table a list of messages without settlement; or nil and an error
 function Broker:browse(destination, limit)
@@ -331,7 +329,9 @@ function Broker:in_process(clock)
   end
   options.dir, options.store = nil, nil
   options.clock = clock or real_clock
-  return memory.new(options)
+  local twin = memory.new(options)
+  twin.durable = self.durable
+  return twin
 end
 
 --- Numbers of the broker: queues, subscriptions, remembered names, inboxes, messages held, retained.
