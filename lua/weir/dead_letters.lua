@@ -83,7 +83,7 @@ local function subscribe(self)
   return self.broker:subscribe(descriptor)
 end
 
--- Takes letters one after the other. `act(letter, message)` returns true when it is done with it, false to leave it,
+-- Takes letters one after the other. `act(letter)` returns true when it is done with it, false to leave it,
 -- nil and an error to stop.
 local function each(self, options, act)
   local subscription, err = subscribe(self)
@@ -98,15 +98,15 @@ local function each(self, options, act)
       err = err.code ~= "timeout" and err or nil
       break
     end
-    local finished
-    finished, err = act(letter_of(message), message)
+    local finished, failure = act(letter_of(message))
     if finished then
-      finished, err = message:ack()
       done = done + 1
+      failure = select(2, message:ack())
     else
       left[#left + 1] = message
     end
-    if err then
+    if failure then
+      err = failure
       break
     end
   end

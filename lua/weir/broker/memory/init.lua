@@ -281,6 +281,12 @@ function Broker:declare(descriptor)
   return true
 end
 
+--- The descriptor with which dead letters are kept and taken: a durable group. When it is full, no more dead letters
+-- are taken, so that what failed stays where it was.
+function Broker:dead_letters(name)
+  return self:descriptor({ name = name, group = "dead-letters", durable = true, overflow = "reject" })
+end
+
 --- Makes a publisher; that may be done before `connect`.
 -- @tparam[opt] table options `timeout`: seconds that a publish may wait for room
 function Broker:publisher(options)
