@@ -79,7 +79,7 @@ local function watch(self, link)
     elseif state == "up" and former == "degraded" then
       log:info("the broker is back")
       reconnects:inc()
-    elseif state == "failed" or (state == "closed" and self.state == "running") then
+    elseif link.was_up and (state == "failed" or (state == "closed" and self.state == "running")) then
       local why = err or errors.new("closed", "the broker was closed")
       self:request_stop(errors.with(as_error(why), { broker = link.label }))
     end
@@ -110,6 +110,7 @@ function M.connect(self, deadline)
     if not ok then
       return nil, failure(link, err)
     end
+    link.was_up = true -- what ends it until here, connect says
   end
   return true
 end

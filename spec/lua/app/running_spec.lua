@@ -218,6 +218,43 @@ describe("an application that is started", function()
     assert.equal("stopped", app:health().state)
   end)
 
+  it("is undone when the task that starts it is cancelled", function()
+    local app = support.app()
+    app:on("startup", function()
+      weir.sleep(60)
+    end)
+    weir.run(function()
+      local ok, err = weir.with_timeout(0.01, app.start, app)
+      assert.is_nil(ok)
+      assert.equal("timeout", err.code)
+      eventually(function()
+        return app:health().state == "stopped"
+      end)
+    end)
+  end)
+
+  it("leaves nothing behind when it is stopped", function()
+    local function once()
+      local app, broker = support.app()
+      app:subscriber("a", nothing)
+      app:subscriber({ name = "b", group = "g" }, { workers = { 4, by = "key" } }, nothing)
+      local running = assert(app:start())
+      publish(broker, "a", "1")
+      running:stop()
+    end
+    local function used()
+      for _ = 1, 20 do
+        once()
+      end
+      collectgarbage()
+      collectgarbage()
+      return collectgarbage("count")
+    end
+    used()
+    local before = used()
+    assert.is_true(used() - before < 20, "KiB grow")
+  end)
+
   it("does not wait for a startup hook for longer than its timeout", function()
     local app = support.app()
     app:on("startup", function()
@@ -246,6 +283,30 @@ describe("a broker that is down", function()
     start(app)
     assert.equal(3, tries)
     assert.truthy(find(lines, "the broker cannot be reached; trying again"))
+  end)
+
+  it("is tried again though it says that it failed", function()
+    local tries, watcher = 0, nil
+    local broker, inner
+    broker, inner = altered({
+      watch = function(_, fn)
+        watcher = fn
+        return nothing
+      end,
+      connect = function(_, timeout)
+        tries = tries + 1
+        if tries < 2 then
+          local err = errors.new("network", "nobody listens")
+          watcher("failed", err)
+          return nil, err
+        end
+        return inner:connect(timeout)
+      end,
+    })
+    local app = weir.app("test", "1", { log = support.log() })
+    app:broker(broker)
+    start(app)
+    assert.equal(2, tries)
   end)
 
   it("ends the start after its timeout, with what it said", function()

@@ -65,6 +65,34 @@ describe("a signal", function()
     assert.same({ 0, "ready\nhandled\nended\ttrue\t15\n", "" }, { program:wait() })
   end)
 
+  it("under load ends the program soon, and in order", function()
+    local program = start(PROLOGUE .. [[
+      local begun, ended = 0, 0
+      app:subscriber({ name = "a", group = "g" }, { workers = 8 }, function()
+        begun = begun + 1
+        weir.sleep(0.001)
+        ended = ended + 1
+      end)
+      local publisher = app:publisher({ to = "a" })
+      app:on("started", function()
+        weir.spawn(function()
+          repeat
+            local ok = publisher:publish(1)
+          until not ok
+        end)
+        weir.spawn(function()
+          repeat weir.sleep(0.001) until ended > 100
+          print("ready")
+        end)
+      end)
+      app:on("stopped", function()
+        print("all ended", begun == ended)
+      end)
+    ]] .. EPILOGUE)
+    program:kill("sigterm")
+    assert.same({ 0, "ready\nall ended\ttrue\nended\ttrue\t15\n", "" }, { program:wait(10) })
+  end)
+
   it("that comes a second time ends the process at once", function()
     local program = start(PROLOGUE .. [[
       app:subscriber("a", function()
