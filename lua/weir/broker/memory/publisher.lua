@@ -98,6 +98,20 @@ function Publisher:publish(destination, payload, headers, options)
   return true
 end
 
+-- Publishes all of a list as one, if nothing is special about any and there is room now: what is stored is then one
+-- commit, where each by itself would wait for its own.
+local function publish_together(self, items)
+  local engine, made = self.engine, {}
+  for i, item in ipairs(items) do
+    local one = item[4] == nil and engine:item(item[1], item[2], item[3])
+    if not one then
+      return false
+    end
+    made[i] = one
+  end
+  return (engine:publish_items(made, runtime.now()))
+end
+
 --- Publishes several messages, one after the other; what fails does not keep the others from going out.
 -- @tparam table items a list of `{ destination, payload, headers, options }`
 -- @return true, or nil
@@ -108,6 +122,12 @@ function Publisher:publish_batch(items)
     error("publisher:publish_batch: a list of { destination, payload, headers, options } is expected", 2)
   end
   local results, first = {}, nil
+  if self.engine.store and publish_together(self, items) then
+    for i = 1, #items do
+      results[i] = true
+    end
+    return true, nil, results
+  end
   for i, item in ipairs(items) do
     local ok, err = self:publish(item[1], item[2], item[3], item[4])
     results[i] = ok or err

@@ -62,8 +62,10 @@ weir.run(function()
   local state = { id = assert(kept:load(nothing, nothing, nothing)), confirmed = {} }
   assert(kept:declare("first", {}))
   assert(kept:declare("second", {}))
-  for _ = 1, 5 do
-    weir.spawn(publish, kept, state)
-  end
-  settle(kept, state)
+  weir.group(function(group)
+    for _ = 1, 5 do
+      group:spawn(publish, kept, state)
+    end
+    group:spawn(settle, kept, state)
+  end)
 end)
