@@ -32,7 +32,7 @@ describe("weir.codec.get", function()
 
   it("lists the known names for an unknown one, and suggests the nearest", function()
     local function message(name) return select(2, pcall(codec.get, name)) end
-    local known = "; known are: json, msgpack, raw, or a table with encode and decode"
+    local known = "; known are: cbor, json, msgpack, raw, or a table with encode and decode"
     assert.matches("unknown codec 'jsno', did you mean 'json'?" .. known, message("jsno"), 1, true)
     assert.matches("did you mean 'msgpack'?", message("MessagePack"), 1, true)
     assert.matches("unknown codec 'protobuf'" .. known, message("protobuf"), 1, true)
@@ -81,7 +81,7 @@ describe("the codec raw", function()
   it("says which codecs take other values", function()
     for _, value in ipairs({ 1, true, {} }) do
       local message = refused("encode", "raw", raw.encode(value))
-      assert.equal(("the codec 'raw' sends strings only, not a %s; for other values use 'json' or 'msgpack'")
+      assert.equal(("the codec 'raw' sends strings only, not a %s; for other values use 'json', 'msgpack' or 'cbor'")
         :format(type(value)), message)
     end
     refused("encode", "raw", raw.encode(nil))
@@ -212,6 +212,86 @@ describe("the codec msgpack", function()
   end)
 end)
 
+describe("the codec cbor", function()
+  local cbor = codec.get("cbor")
+
+  it("carries values, with integers and any bytes exact", function()
+    local value = { id = math.maxinteger, ratio = 0.1 + 0.2, blob = "\0\255", list = { true, codec.null, {} } }
+    assert.same(value, cbor.decode(cbor.encode(value)))
+    assert.equal("integer", math.type(cbor.decode(cbor.encode(7))))
+    assert.equal(false, cbor.decode(cbor.encode(false)))
+    assert.equal(codec.null, cbor.decode(cbor.encode(nil)))
+  end)
+
+  it("has errors as objects", function()
+    assert.equal("cannot encode a function at .on.close",
+      refused("encode", "cbor", cbor.encode({ on = { close = print } })))
+    assert.matches("^not CBOR: ", refused("decode", "cbor", cbor.decode("\255")))
+  end)
+end)
+
+describe("decode_next", function()
+  it("is there where values say themselves where they end", function()
+    for _, name in ipairs({ "cbor", "msgpack" }) do
+      local own = codec.get(name)
+      local bytes = own.encode({ 1 }) .. own.encode(false)
+      local value, behind = own.decode_next(bytes, 1)
+      assert.same({ 1 }, value)
+      assert.same({ false, #bytes + 1 }, { own.decode_next(bytes, behind) })
+      assert.same({ nil, "again" }, { own.decode_next(bytes:sub(1, 1), 1) })
+      refused("decode", name, own.decode_next(name == "cbor" and "\28" or "\193", 1))
+      assert.equal(behind, own.scanner(10):next(bytes))
+    end
+    assert.is_nil(codec.get("json").decode_next)
+    assert.is_nil(codec.get("raw").decode_next)
+  end)
+end)
+
+describe("codec.by_content_type", function()
+  local function found(content_type)
+    local own = codec.by_content_type(content_type)
+    return own and own.name
+  end
+
+  it("finds the codec of a content type", function()
+    local types = {
+      json = { "application/json", "application/ld+json", "application/vnd.order.v1+json" },
+      msgpack = { "application/msgpack", "application/x-msgpack", "application/vnd.msgpack" },
+      cbor = { "application/cbor", "application/senml+cbor", "application/cbor-seq" },
+      raw = { "application/octet-stream", "text/plain", "text/csv" },
+    }
+    for name, list in pairs(types) do
+      assert.equal(name, found(codec.get(name).content_type))
+      for _, each in ipairs(list) do
+        assert.equal(name, found(each))
+        assert.equal(name, found(" " .. each:upper() .. " ; charset=UTF-8"))
+        assert.equal(name, found(each .. ";q=1"))
+      end
+    end
+  end)
+
+  it("finds none for others", function()
+    for _, each in ipairs({ "", "json", "text", "text/", "application/xml", "image/png", "a/json5", "+json" }) do
+      assert.is_nil(found(each))
+    end
+  end)
+
+  it("says so when weir is built without the codec", function()
+    local loaded = { package.loaded["weir.cbor"], package.loaded["weir.codec.cbor"], package.loaded["weir.codec"] }
+    finally(function()
+      package.preload["weir.cbor"] = nil
+      package.loaded["weir.cbor"], package.loaded["weir.codec.cbor"], package.loaded["weir.codec"] =
+        loaded[1], loaded[2], loaded[3]
+    end)
+    package.preload["weir.cbor"] = function() error("not built") end
+    package.loaded["weir.cbor"], package.loaded["weir.codec.cbor"], package.loaded["weir.codec"] = nil, nil, nil
+    local value, err = require("weir.codec").by_content_type("application/cbor")
+    assert.is_nil(value)
+    assert.equal("unsupported", err.code)
+    assert.matches("needs the module weir.cbor", err.message, 1, true)
+  end)
+end)
+
 describe("a codec of one's own", function()
   it("is a table with encode and decode", function()
     local hex = codec.get({
@@ -263,6 +343,37 @@ describe("a codec of one's own", function()
       refused("encode", "own", own.encode(nil)))
     assert.equal("the codec 'own' cannot decode: it returned a nil instead of a value",
       refused("decode", "own", own.decode("x")))
+  end)
+
+  it("may have a content type and decode_next", function()
+    local function made(more)
+      return codec.get({ name = "own", encode = tostring, decode = tostring, content_type = more.content_type,
+        decode_next = more.decode_next })
+    end
+    assert.equal("application/x-own", made({ content_type = "application/x-own" }).content_type)
+    for _, wrong in ipairs({ 5, "", "own", "a/b\r\nc: d" }) do
+      assert.has_error(function() made({ content_type = wrong }) end,
+        "the codec 'own': content_type must be a text such as \"application/x-name\"")
+    end
+    assert.has_error(function() made({ decode_next = 5 }) end,
+      "the codec 'own': decode_next must be a function, not a number")
+    assert.is_nil(made({}).decode_next)
+    local own = made({ decode_next = function(bytes, position)
+      local behind = bytes:find(";", position, true)
+      if bytes:sub(position, position) == "!" then error("too odd", 0) end
+      if not behind then return nil, bytes:find("?", position, true) and "no such thing" or "again" end
+      return bytes:sub(position, behind - 1), behind + 1
+    end })
+    assert.same({ "b", 5 }, { own.decode_next("a;b;c", 3) })
+    assert.same({ nil, "again" }, { own.decode_next("a;b;c", 5) })
+    assert.equal("the codec 'own' cannot decode: too odd", refused("decode", "own", own.decode_next("!", 1)))
+    assert.equal("the codec 'own' cannot decode: no such thing", refused("decode", "own", own.decode_next("?", 1)))
+    for _, behind in ipairs({ 1, 0, 4, 1.5, "2" }) do
+      local wrong = made({ decode_next = function() return "x", behind end })
+      assert.matches("instead of the position behind the value", refused("decode", "own", wrong.decode_next("ab", 1)))
+    end
+    local silent = made({ decode_next = function() end })
+    assert.matches("returned nil and no reason", refused("decode", "own", silent.decode_next("ab", 1)))
   end)
 
   it("may decode to false", function()

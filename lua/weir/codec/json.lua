@@ -67,6 +67,7 @@ end
 
 return {
   name = "json",
+  content_type = "application/json",
   encode = function(value)
     local text, reason = encode(value)
     if not text then

@@ -4,6 +4,7 @@
 -- It needs the C module that is built where msgpack-c is (Debian: libmsgpack-dev).
 -- @module weir.codec.msgpack
 
+local core = require("weir.core")
 local errors = require("weir.errors")
 
 local found, msgpack = pcall(require, "weir.msgpack")
@@ -12,10 +13,11 @@ if not found then
     "(Debian: libmsgpack-dev): " .. tostring(msgpack), 0)
 end
 
-local encode, decode = msgpack.encode, msgpack.decode
+local encode, decode, decode_next = msgpack.encode, msgpack.decode, msgpack.decode_next
 
 return {
   name = "msgpack",
+  content_type = "application/msgpack",
   encode = function(value)
     local bytes, reason = encode(value)
     if bytes then
@@ -29,5 +31,15 @@ return {
       return nil, errors.new("decode", reason, { codec = "msgpack" })
     end
     return value
+  end,
+  decode_next = function(bytes, position)
+    local value, behind = decode_next(bytes, position)
+    if value == nil and behind ~= "again" then
+      return nil, errors.new("decode", behind, { codec = "msgpack" })
+    end
+    return value, behind
+  end,
+  scanner = function(max)
+    return core.values("msgpack", max)
   end,
 }
