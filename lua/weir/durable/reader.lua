@@ -25,6 +25,7 @@ function Reader:__index(name)
 end
 
 local json = codec.get("json")
+local LONGEST = 64 * 1024 * 1024
 local BODY = 64 * 1024 * 1024
 local LIVE = { ["long-poll"] = "long-poll", sse = "sse", auto = "auto" }
 
@@ -56,7 +57,7 @@ end
 --   `chunk.next_offset` give it
 -- @tparam[opt=false] boolean|string opts.live false: until up to date; "long-poll", "sse", "auto" (or true):
 --   goes on with what is appended later, until the stream is closed
--- @tparam[opt="64 MiB"] number|string opts.max_event longest server-sent event, and JSON item
+-- @tparam[opt="64 MiB"] number|string opts.max_event longest server-sent event, and value of `items`
 -- @tparam[opt] table opts.retry as for the client; repetitions are not bounded unless this says so
 -- @tparam[opt] table opts.headers,opts.params
 -- @tparam[opt=1] number level whom to blame for misuse, as for `error`, seen from the caller
@@ -87,6 +88,7 @@ function M.new(stream, opts, level)
     closed = false, -- the stream is, and all of it was read
     at = 0, -- of `values`, those that were handed out
     count = 0,
+    longest = max_event and max_event > 0 and max_event or LONGEST, -- value
   }, Reader)
 end
 
@@ -147,11 +149,21 @@ local function begin(self, query)
   opening.task = tasks.spawn(open, self, request, opening)
 end
 
+-- Learns the type of the stream from the headers of an answer that is a part of it.
+local function learn(self, headers)
+  for _, header in ipairs(headers) do
+    if header[1]:lower() == "content-type" and not header[2]:lower():find("^%s*text/event%-stream") then
+      self.content_type = header[2]
+    end
+  end
+end
+
 -- Feeds what an earlier answer said, which the server says is still so.
 local function from_cache(self, opening)
   local entry = opening.entry
   opening.res:close()
   self.cached = (self.cached or 0) + 1
+  learn(self, entry.headers)
   self.machine:head(200, entry.headers, runtime.now())
   local ok = entry.body == "" or self.machine:feed(entry.body, runtime.now())
   return finish(self, ok and "answered" or "lost")
@@ -182,6 +194,7 @@ local function opened(self, opening)
   end
   self.last_error = nil
   self.response = res
+  learn(self, res.headers)
   local etag = res:header("etag")
   if opening.key and etag and res.status == 200 then
     self.keep = { key = opening.key, etag = etag, headers = res.headers, parts = {}, bytes = 0 }
@@ -436,10 +449,10 @@ function Reader:each()
   end
 end
 
--- --- JSON ---------------------------------------------------------------------------------------
+-- --- values -------------------------------------------------------------------------------------
 
-local function parse_failure(self, detail, cause)
-  self.failure = derrors.make("parse_error", "read", {
+local function value_failure(self, code, detail, cause)
+  self.failure = derrors.make(code, "read", {
     url = self.stream.url,
     offset = self.offset,
     detail = detail,
@@ -448,42 +461,177 @@ local function parse_failure(self, detail, cause)
   return nil, self.failure
 end
 
+-- Where the piece begins: the server's offset, and how much behind it.
+local function split_offset(piece)
+  local base, done = piece.offset:match("^(.*),(%d+)$")
+  return base or piece.offset, tonumber(done or 0)
+end
+
 -- Takes the values of a piece, which is an array by itself.
-local function take_values(self, piece)
-  if piece.data == "" then
-    self.offset = piece.next_offset or self.offset
-    return true
-  elseif not self.machine:state().json then
-    return parse_failure(self, "the stream is not JSON; read its chunks with next() or each()")
-  end
+local function take_array(self, piece)
   local values, err = json.decode(piece.data)
   if type(values) ~= "table" then
-    return parse_failure(self, err and err.message, err)
+    return value_failure(self, "parse_error", err and err.message, err)
   end
-  local base, done = piece.offset:match("^(.*),(%d+)$")
   self.values, self.at, self.count = values, 0, #values
-  self.base, self.done, self.behind = base or piece.offset, tonumber(done or 0), piece.next_offset
+  self.base, self.done = split_offset(piece)
+  self.behind = piece.next_offset
   if self.count == 0 then
     self.offset = piece.next_offset
   end
   return true
 end
 
---- Reads the next value of a JSON stream; waits for it. Values come as the server sends them, whatever
--- their number in one answer.
--- @tparam[opt] number timeout seconds
--- @return the value (null: `codec.null`); nil at the end; nil and an error: "parse_error", "timeout", ...
-function Reader:next_item(timeout)
-  local deadline = timeout and runtime.deadline(timeout, 2)
-  while self.at == self.count do
-    local piece, err = next_piece(self, deadline)
-    if not piece then
-      return nil, err
+-- The codec of a stream that is not JSON: the stream's own, or by its content type. What cannot be read with
+-- it is a mistake of the program, if that chose the codec, and is raised for whoever called at `level`.
+local function choose_codec(self, level)
+  local own, err = self.stream.codec, nil
+  local content_type = self.content_type or self.stream.content_type or "application/octet-stream"
+  if own.raw then
+    own, err = codec.by_content_type(content_type)
+  end
+  if own and own.decode_next then
+    self.codec, self.scanner = own, own.scanner and own.scanner(self.longest)
+    return true
+  elseif own and own.name == "json" then
+    return value_failure(self, "parse_error", "the stream is not JSON; read its chunks with next() or each()")
+  elseif own and not own.raw then
+    value_failure(self, "parse_error", ("the codec '%s' has no function decode_next"):format(own.name))
+    error(("items: the codec '%s' cannot tell values apart: add decode_next(bytes, position), which returns the value "
+      .. "that starts there and the position behind it, or nil and \"again\" when the bytes end before it does")
+      :format(own.name), level + 1)
+  end
+  local detail = "values of the type %s cannot be told apart: say which codec they are of, or read chunks with "
+    .. "next() or each()"
+  return value_failure(self, "parse_error", err and err.message or detail:format(content_type), err)
+end
+
+-- The bytes up to the position were handed out as values.
+local function advance(self, position)
+  if position > #self.bytes then
+    self.bytes, self.offset = nil, self.behind
+  elseif position == self.carried + 1 then
+    self.position, self.offset = position, self.before
+  else
+    self.position, self.offset = position, nil
+    self.done = self.first + position - 1
+  end
+end
+
+local function scan_failure(self, word, what)
+  return value_failure(self, word == "limit" and "too_large" or "parse_error", what)
+end
+
+-- What is left of a piece is the start of a value: keeps it until the next one. `reader.offset` stays before it.
+local function keep_start(self)
+  local start = self.bytes:sub(self.position)
+  self.offset = self.offset
+  self.bytes, self.start = nil, { start }
+  if not self.scanner then
+    return #start > self.longest and scan_failure(self, "limit", "the value is longer than allowed") or nil
+  end
+  self.scanner:reset()
+  local behind, word, what = self.scanner:next(start)
+  if word ~= "again" then
+    return scan_failure(self, word, behind and "the codec takes a value for cut that is whole" or what)
+  end
+end
+
+-- Takes the bytes of a piece. Returns the value that began in an earlier piece, if it ends here; or nil and an
+-- error.
+local function take_bytes(self, piece)
+  local start, data = self.start, piece.data
+  self.base, self.first = split_offset(piece)
+  self.done, self.before, self.behind = self.first, piece.offset, piece.next_offset
+  self.bytes, self.position, self.carried = data, 1, 0
+  if not start then
+    self.offset = piece.offset
+    return nil
+  elseif not self.scanner then
+    self.bytes, self.carried, self.start = start[1] .. data, #start[1], nil
+    self.first = self.first - self.carried
+    return nil
+  end
+  local behind, word, what = self.scanner:next(data)
+  if word == "again" then
+    self.bytes, start[#start + 1] = nil, data
+    return nil
+  elseif not behind then
+    return scan_failure(self, word, what)
+  end
+  start[#start + 1] = data:sub(1, behind - 1)
+  local value, err = self.codec.decode(table.concat(start))
+  if value == nil then
+    return value_failure(self, "parse_error", err.message, err)
+  end
+  self.start = nil
+  advance(self, behind)
+  return value
+end
+
+-- The next value of the bytes that are there; nil when they hold no more; or nil and an error.
+local function next_value(self)
+  local position = self.position
+  local value, behind = self.codec.decode_next(self.bytes, position)
+  if value == nil then
+    if behind == "again" then
+      return keep_start(self)
     end
-    local ok
-    ok, err = take_values(self, piece)
+    return value_failure(self, "parse_error", behind.message, behind)
+  elseif behind - position > self.longest then
+    return scan_failure(self, "limit", "the value is longer than allowed")
+  elseif behind <= self.carried then
+    return value_failure(self, "parse_error", "the codec took a value for cut that is whole")
+  end
+  advance(self, behind)
+  return value
+end
+
+-- Takes the values of a piece; the first one may be returned.
+local function take_values(self, piece, level)
+  if piece.data == "" then
+    if not self.start then
+      self.offset = piece.next_offset or self.offset
+    end
+    return nil
+  elseif self.machine:state().json then
+    local _, err = take_array(self, piece)
+    return nil, err
+  elseif not self.codec then
+    local ok, err = choose_codec(self, level + 1)
     if not ok then
       return nil, err
+    end
+  end
+  return take_bytes(self, piece)
+end
+
+local function value_cut(self)
+  if self.start and self.closed then
+    return value_failure(self, "parse_error", "the stream is closed in the middle of a value")
+  end
+end
+
+local function next_item(self, deadline, level)
+  while self.at == self.count do
+    local value, err
+    if self.failure then
+      return nil, self.failure
+    elseif self.bytes then
+      value, err = next_value(self)
+    else
+      local piece
+      piece, err = next_piece(self, deadline)
+      if not piece then
+        if err then
+          return nil, err
+        end
+        return value_cut(self)
+      end
+      value, err = take_values(self, piece, level + 1)
+    end
+    if value ~= nil or err then
+      return value, err
     end
   end
   local at = self.at + 1
@@ -497,14 +645,29 @@ function Reader:next_item(timeout)
   return value
 end
 
---- For `for`: every value of a JSON stream, until the end. An error is raised. After each, `reader.offset`
--- is the position behind it.
+--- Reads the next value of the stream; waits for it.
+--
+-- A JSON stream (the server knows its values) gives these. Of any other, the values stand one after the other in
+-- its bytes, and the stream's codec reads them; where none was said ("raw"), that of its content type does:
+-- MessagePack and CBOR. It must have `decode_next`, as `weir.codec` says; without that this raises.
+--
+-- At the end of what is there, the start of a value may be left. `reader.offset` is before it then; when the
+-- stream is closed there, it is a "parse_error".
+-- @tparam[opt] number timeout seconds
+-- @return the value (null: `codec.null`); nil at the end; nil and an error: "parse_error", "too_large",
+--   "timeout", ...
+function Reader:next_item(timeout)
+  local value, err = next_item(self, timeout and runtime.deadline(timeout, 2), 2)
+  return value, err -- no tail call: levels count frames
+end
+
+--- For `for`: every value of the stream, as `next_item` reads them, until the end. An error is raised. After each,
+-- `reader.offset` is the position behind it.
 --
 --     for value in reader:items() do ... end
 function Reader:items()
-  local next_item = self.next_item
   return function()
-    local value, err = next_item(self)
+    local value, err = next_item(self, nil, 2)
     if err then
       error(err, 0)
     end

@@ -15,13 +15,14 @@ local OPTIONS = { content_type = "string", codec = { "string", "table" }, header
 
 --- Makes a stream; `client:stream(url, opts)` does.
 --
--- Values become bytes by the codec: "raw" (the default) takes strings; with "json" any value is appended,
--- and read by `reader:items()`. To a JSON stream each value is appended as one message, arrays too.
+-- Values become bytes by the codec: "raw" (the default) takes strings; with "json", "msgpack" or "cbor" any
+-- value is appended, and read by `reader:items()`. To a JSON stream each value is appended as one message, arrays
+-- too; in any other, the values stand one after the other.
 -- @tparam table client
 -- @tparam string url
 -- @tparam ?table opts
--- @tparam[opt] string opts.content_type what `create` and `append` use; asked for with HEAD when it is not
---   known at the first append
+-- @tparam[opt] string opts.content_type what `create` and `append` use; when left out, that of the codec for
+--   `create`, and what HEAD says for the first append
 -- @tparam[opt="raw"] string|table opts.codec
 -- @tparam[opt] table opts.headers,opts.params for each request, beside the client's
 -- @tparam[opt=1] number level whom to blame for misuse, as for `error`, seen from the caller
@@ -111,7 +112,7 @@ end
 -- @return string; or nil and an error: "encode"
 function Stream:encode(value, level)
   if self.codec.raw and type(value) ~= "string" then
-    local text = "durable: data must be a string, not a %s; for other values use the codec 'json'"
+    local text = "durable: data must be a string, not a %s; for other values use a codec: 'json', 'msgpack' or 'cbor'"
     error(text:format(type(value)), (level or 1) + 1)
   end
   return self.codec.encode(value)
@@ -153,6 +154,9 @@ end
 
 local function create(self, what, opts, headers)
   local content_type = opts.content_type or self.content_type
+  if not content_type and not self.codec.raw then
+    content_type = self.codec.content_type
+  end
   headers["Content-Type"] = content_type
   headers["Stream-TTL"] = options.count(what, "ttl", opts.ttl, 0, 4) and ("%d"):format(opts.ttl)
   headers["Stream-Expires-At"] = opts.expires_at
@@ -173,7 +177,8 @@ end
 
 --- Creates the stream. One that exists with the same configuration is as good: `created` is false then.
 -- @tparam ?table opts
--- @tparam[opt] string opts.content_type "application/octet-stream" is the server's default
+-- @tparam[opt] string opts.content_type that of the codec, if it has one; "application/octet-stream" is the
+--   server's default
 -- @tparam[opt] number opts.ttl seconds without use after which it expires
 -- @tparam[opt] string opts.expires_at time, RFC 3339
 -- @tparam[opt] boolean opts.closed with what is in `data`, and nothing more
