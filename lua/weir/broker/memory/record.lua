@@ -64,14 +64,14 @@ end
 
 --- The first part of a message's bytes; the payload is the second.
 -- @tparam table message `destination`, `headers`, `time`, `retain`
--- @tparam table groups list of numbers
+-- @tparam integer|table groups the number of one, or a list of them
 -- @treturn string
 function record.head(message, groups)
   local headers = message.headers
   local bytes = headers and pack_scalars(headers) or ""
   local flags, time = message.retain and RETAINED or 0, message.time or 0
-  if #groups == 1 then
-    return pack("<BI4I4ds4s4", flags, 1, groups[1], time, message.destination, bytes)
+  if type(groups) ~= "table" then
+    return pack("<BI4I4ds4s4", flags, 1, groups, time, message.destination, bytes)
   end
   local parts = { pack("<BI4", flags, #groups) }
   for i, group in ipairs(groups) do

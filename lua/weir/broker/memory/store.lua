@@ -23,6 +23,7 @@ Store.__index = Store
 local MAIN, MESSAGES, STATES, GROUPS = 0, 1, 2, 3
 local DATABASES = { "messages", "states", "groups" }
 local LOG = 0 -- the number of the group that stands for retention
+local MUCH = 16 * 1024 * 1024 -- bytes of notes that find no room, from which on attempts are no longer noted
 
 store.MAX_BYTES = 8 * 1024 ^ 3
 
@@ -144,7 +145,8 @@ function store.open(dir, options)
     numbers = {}, -- of groups, by key
     specs = {}, -- what was declared, as bytes, by key
     holders = {}, -- id to the number of the group that holds it; or, of several, a set with their count `n`
-    states = {}, -- number of a group to id to what is to be written: attempts, or bytes
+    states = {}, -- what is to be written of deliveries: group, id, attempts, due or false; and so on
+    state_count = 0,
     written = {}, -- id to the set of groups that it has a state of in the file
     messages = 0,
     closed = false,
@@ -225,7 +227,7 @@ local function load_message(self, id, bytes, states, on_delivery, on_record)
   if #held == 0 then -- its groups were forgotten
     return self:remove(id)
   end
-  self:hold(id, held)
+  self:hold(id, held[2] and held or held[1])
   for _, group in ipairs(held) do
     local state = states and states[group]
     if group == LOG then
@@ -279,10 +281,11 @@ end
 
 -- --- who holds what -----------------------------------------------------------------------------
 
+-- A message is stored: `groups` is one of them, or a list.
 function Store:hold(id, groups)
   self.messages = self.messages + 1
-  if #groups == 1 then
-    self.holders[id] = groups[1]
+  if type(groups) ~= "table" then
+    self.holders[id] = groups
     return
   end
   local set = { n = #groups }
@@ -293,8 +296,9 @@ function Store:hold(id, groups)
 end
 
 function Store:hold_all(unit)
-  for i, groups in ipairs(unit.groups) do
-    self:hold(unit.ids[i], groups)
+  local ids, groups = unit.ids, unit.groups
+  for i = 1, #ids do
+    self:hold(ids[i], groups[i])
   end
 end
 
@@ -323,15 +327,8 @@ end
 
 -- A group is done with a message.
 function Store:release(group, id)
-  if self.closed then
-    return
-  end
-  local states = self.states[group]
-  if states then
-    states[id] = nil
-  end
   local held = self.holders[id]
-  if held == nil then
+  if held == nil or self.closed then
     return
   elseif held ~= group then
     if type(held) ~= "table" or not held[group] then
@@ -349,30 +346,39 @@ function Store:release(group, id)
   self:remove(id)
 end
 
+local function holds(self, group, id)
+  local held = self.holders[id]
+  return held == group or (type(held) == "table" and held[group])
+end
+
 -- What deliveries have come to since the last commit, those that are over left out.
 function Store:write_states(notes)
-  for group, states in pairs(self.states) do
-    for id, state in pairs(states) do
-      write_state(self, notes, id, group, type(state) == "number" and record.state(state) or state)
+  local states, count = self.states, self.state_count
+  if notes:position() < MUCH then
+    for i = 1, count, 4 do
+      local group, id = states[i], states[i + 1]
+      if holds(self, group, id) then
+        write_state(self, notes, id, group, record.state(states[i + 2], states[i + 3]))
+      end
     end
   end
-  self.states = {}
+  self.state_count = 0
+  if count > 4096 then
+    self.states = {}
+  end
   if self.last > self.last_written then
     notes:put(MAIN, "last", record.number(self.last))
     self.last_written = self.last
   end
 end
 
-local function note_state(self, group, id, state)
+local function note_state(self, group, id, attempts, due)
   if self.closed then
     return
   end
-  local states = self.states[group]
-  if not states then
-    states = {}
-    self.states[group] = states
-  end
-  states[id] = state
+  local states, count = self.states, self.state_count
+  states[count + 1], states[count + 2], states[count + 3], states[count + 4] = group, id, attempts, due or false
+  self.state_count = count + 4
   self.committer:changed()
 end
 
@@ -413,10 +419,9 @@ function Store:forget(key)
   end
   self.numbers[key], self.keys[number], self.specs[key] = nil, nil, nil
   self:flush() -- messages may be under way to it
-  self.states[number] = nil
   local ids = {}
-  for id, held in pairs(self.holders) do
-    if held == number or (type(held) == "table" and held[number]) then
+  for id in pairs(self.holders) do
+    if holds(self, number, id) then
       ids[#ids + 1] = id
     end
   end
@@ -430,13 +435,26 @@ end
 
 -- --- messages -----------------------------------------------------------------------------------
 
--- The numbers of the groups that a message goes to.
-local function numbers_of(self, message)
+-- The number of the group that a message goes to; or a list, where there are several or none.
+local function numbers_of(self, keys)
+  if #keys == 1 then
+    return self.numbers[keys[1]] or {}
+  end
   local groups = {}
-  for _, key in ipairs(message.keys) do
+  for _, key in ipairs(keys) do
     groups[#groups + 1] = self.numbers[key]
   end
   return groups
+end
+
+-- The same with the log, if the message is retained: who holds it. nil: nobody.
+local function holders_at_first(groups, retain)
+  if type(groups) ~= "table" then
+    return retain and { groups, LOG } or groups
+  elseif retain then
+    groups[#groups + 1] = LOG
+  end
+  return groups[2] and groups or groups[1]
 end
 
 --- Stores messages, all or none. Waits, and a cancellation does not end that: whether they are stored is known when it
@@ -450,19 +468,20 @@ function Store:append(messages)
     return nil, commits.failed or self.fail("closed", "the store is closed")
   end
   local batch = commits.units
-  local unit = { from = batch:position(), ids = {}, groups = {} }
-  for _, message in ipairs(messages) do
-    local groups, count = numbers_of(self, message), #unit.ids + 1
+  local ids, holders, count = {}, {}, 0
+  local unit = { from = batch:position(), ids = ids, groups = holders }
+  for i = 1, #messages do
+    local message = messages[i]
+    local id, groups = message.id, numbers_of(self, message.keys)
     local head = record.head(message, groups)
-    if message.retain then
-      groups[#groups + 1] = LOG
+    groups = holders_at_first(groups, message.retain)
+    if id > self.last then
+      self.last = id
     end
-    if message.id > self.last then
-      self.last = message.id
-    end
-    if #groups > 0 then
-      batch:append(MESSAGES, message.id, head, message.payload)
-      unit.ids[count], unit.groups[count] = message.id, groups
+    if groups then
+      batch:append(MESSAGES, id, head, message.payload)
+      count = count + 1
+      ids[count], holders[count] = id, groups
     end
   end
   unit.to = batch:position()
@@ -506,7 +525,7 @@ end
 function Store:requeue(key, id, attempts, due)
   local group = self.numbers[key]
   if group and take_hold(self, group, id) then
-    note_state(self, group, id, record.state(attempts, due))
+    note_state(self, group, id, attempts, due)
   end
 end
 
@@ -516,8 +535,7 @@ end
 -- @tparam integer attempts this one included
 function Store:attempted(key, id, attempts)
   local group = self.numbers[key]
-  local held = group and self.holders[id]
-  if held == group or (type(held) == "table" and held[group]) then
+  if group and holds(self, group, id) then
     note_state(self, group, id, attempts)
   end
 end
