@@ -658,7 +658,10 @@ end
 --   "timeout", ...
 function Reader:next_item(timeout)
   local value, err = next_item(self, timeout and runtime.deadline(timeout, 2), 2)
-  return value, err -- no tail call: levels count frames
+  if err then
+    return nil, err
+  end
+  return value
 end
 
 --- For `for`: every value of the stream, as `next_item` reads them, until the end. An error is raised. After each,

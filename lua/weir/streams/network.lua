@@ -469,7 +469,7 @@ end
 --- The producer of a stream on this node: the one that there is, or a new one.
 -- @tparam string name any string, or 64 hex digits for an id
 -- @tparam[opt] table opts (of a new one)
---   `codec`: "raw" (strings, the default), "json", "msgpack", or a table with `encode` and `decode`;
+--   `codec`: "raw" (strings, the default), "json", "msgpack", "cbor", or a table with `encode` and `decode`;
 --   `schema`: a text; a consumer that names another one is refused;
 --   `require`: function of the consumer's peer ({ id, tags, url, rtt, token, criteria }) that says
 --   whether it may subscribe;
