@@ -1,0 +1,185 @@
+--- The conformance suite of brokers: checks that a broker does what `weir.broker.contract` says.
+--
+-- From busted, in a spec file:
+--
+--     require("weir.conformance").busted{
+--       name = "memory",
+--       make = function() return memory.new() end,
+--       descriptor = function(name, wanted) ... end,
+--     }
+--
+-- From the command line: `weir conformance FILE`. From a program: `conformance.run(options)`. The options are described
+-- at `weir.conformance.options`; what each check proves is listed in docs/broker-authors.md and by
+-- `weir conformance --list`.
+--
+-- A check of a capability runs only where the broker claims it; where it does not, another one makes sure that it
+-- answers "unsupported". All that need no server run a second time on `broker:in_process(clock)`.
+-- @module weir.conformance
+
+local options_of = require("weir.conformance.options")
+local runner = require("weir.conformance.runner")
+
+local conformance = {}
+
+-- In the order in which they run.
+local PARTS = {
+  "suite",
+  "lifecycle",
+  "settlement",
+  "redelivery",
+  "batches",
+  "requests",
+  "transactions",
+  "seeking",
+  "shape",
+  "honesty",
+  "in_process",
+  "load",
+  "faults",
+}
+
+local all
+
+--- All checks: a list of tables with `name`, `proves` (a sentence), `run(t)`, and what they ask of a broker: `needs`
+-- and `without` (capabilities that it must or must not claim), `given` (options), `live` (means nothing in process).
+-- @treturn {table,...}
+function conformance.checks()
+  if not all then
+    all = {}
+    for _, part in ipairs(PARTS) do
+      for _, check in ipairs(require("weir.conformance.checks." .. part)) do
+        check.name = part .. "." .. check.name
+        all[#all + 1] = check
+      end
+    end
+  end
+  return all
+end
+
+-- Those whose names match a Lua pattern.
+local function chosen(only)
+  local list = {}
+  for _, check in ipairs(conformance.checks()) do
+    if not only or check.name:find(only) then
+      list[#list + 1] = check
+    end
+  end
+  return list
+end
+
+-- The live broker and its twin in process: lists of `{ options, claims, checks }`.
+local function runs(options, only)
+  local list = {}
+  for _, each in ipairs({ options, options_of.in_process(options) }) do
+    local claims = runner.claims(each)
+    local checks = {}
+    for _, check in ipairs(chosen(only)) do
+      local obstacle, means = runner.obstacle(each, claims, check)
+      if not obstacle or means then
+        checks[#checks + 1] = check
+      end
+    end
+    list[#list + 1] = { options = each, claims = claims, checks = checks }
+  end
+  return list
+end
+
+--- Runs the suite.
+-- @tparam table given see `weir.conformance.options`
+-- @tparam[opt] table how `only` (a Lua pattern for names), `report(result)` (called after each check)
+-- @treturn boolean whether nothing failed
+-- @treturn {table,...} results: `name`, `status` ("passed", "failed", "skipped"), `message`, `seconds`, `broker`
+function conformance.run(given, how)
+  how = how or {}
+  local results, fine = {}, true
+  for _, each in ipairs(runs(options_of.check(given), how.only)) do
+    for _, check in ipairs(each.checks) do
+      local result = runner.run(each.options, each.claims, check)
+      result.broker = each.options.name
+      results[#results + 1] = result
+      fine = fine and result.status ~= "failed"
+      if how.report then
+        how.report(result)
+      end
+    end
+  end
+  return fine, results
+end
+
+-- busted gives `describe` and the others to the file of a spec, not to modules: so they are taken from there.
+local function busted_of(level)
+  local fn = debug.getinfo(level + 1, "f").func
+  local env = getfenv and getfenv(fn) or nil -- luacheck: globals getfenv
+  for i = 1, 255 do
+    local name, value = debug.getupvalue(fn, i)
+    if not name then
+      break
+    elseif name == "_ENV" then
+      env = value
+    end
+  end
+  return env and env.describe and env or _G
+end
+
+--- Defines a test of busted for each check that has a meaning for the broker. Called from the file of a spec.
+-- @tparam table given see `weir.conformance.options`
+-- @tparam[opt] table how `only`: a Lua pattern for names; `busted`: a table with `describe`, `it` and `pending`, where
+--   this is not called from the file of a spec itself
+function conformance.busted(given, how)
+  how = how or {}
+  local env = how.busted or busted_of(2)
+  local describe, it, pending = env.describe, env.it, env.pending
+  if not (describe and it and pending) then
+    error("conformance.busted: there is no 'describe' here; call it from the file of a spec, or give { busted = }", 2)
+  end
+  for _, each in ipairs(runs(options_of.check(given), how.only)) do
+    describe("the broker " .. each.options.name, function()
+      for _, check in ipairs(each.checks) do
+        it(("%s: %s"):format(check.name, check.proves), function()
+          local result = runner.run(each.options, each.claims, check)
+          if result.status == "skipped" then
+            return pending(result.message)
+          elseif result.status == "failed" then
+            error(result.message, 0)
+          end
+        end)
+      end
+    end)
+  end
+end
+
+--- Loads options for the suite from a Lua file or a module: it returns them, or a broker module (a table with `new`).
+-- @tparam string name "PATH.lua", or the name of a module
+-- @treturn table options; or nil and what is wrong
+function conformance.load(name)
+  local ok, value
+  if name:find("%.lua$") or name:find("/", 1, true) then
+    local chunk, err = loadfile(name)
+    if not chunk then
+      return nil, err
+    end
+    ok, value = pcall(chunk)
+  else
+    ok, value = pcall(require, name)
+  end
+  if not ok then
+    return nil, tostring(value)
+  elseif type(value) ~= "table" or type(value.make or value.new) ~= "function" then
+    return nil, ("%s returns neither options with 'make' nor a broker module with 'new'"):format(name)
+  elseif value.make then
+    if not value.program then
+      value.program = ("return assert(require('weir.conformance').load(%q))"):format(name)
+    end
+    return value
+  end
+  local options = { name = name, make = value.new }
+  if type(value.conformance) == "table" then
+    for option, each in pairs(value.conformance) do
+      options[option] = each
+    end
+  end
+  options.program = options.program or ("return assert(require('weir.conformance').load(%q))"):format(name)
+  return options
+end
+
+return conformance
