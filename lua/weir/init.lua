@@ -29,6 +29,7 @@ local weir = {
 local modules = {
   app = "weir.app",
   broker = "weir.broker",
+  dead_letters = "weir.dead_letters",
   env = "weir.env",
   middleware = "weir.middleware",
   router = "weir.app.router",

@@ -17,6 +17,15 @@ local function text_of(err)
   return ok and text or ("an error that is a %s was raised"):format(type(err))
 end
 
+-- Modules beside the file are found, as those beside a script are that is in the current directory.
+local function find_neighbours(path)
+  local folder = path:match("^(.*/)") or "./"
+  local entry = folder .. "?.lua;" .. folder .. "?/init.lua"
+  if not (";" .. package.path .. ";"):find(";" .. entry .. ";", 1, true) then
+    package.path = entry .. ";" .. package.path
+  end
+end
+
 --- Loads it: the file returns the application, or has made exactly one, or calls `app:run()` at its end, which does not
 -- run it here.
 -- @tparam string path
@@ -27,6 +36,7 @@ return function(path)
   if not chunk then
     return nil, errors.new("load", (why:gsub("^cannot open ([^\n]*)$", "cannot open '%1'")))
   end
+  find_neighbours(path)
   local ok, result, made, run = app_module.observe(chunk)
   if not ok then
     return nil, errors.new("load", text_of(result))

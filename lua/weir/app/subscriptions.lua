@@ -4,6 +4,7 @@
 local brokers = require("weir.app.brokers")
 local check = require("weir.app.check")
 local errors = require("weir.errors")
+local graves = require("weir.app.graves")
 local tasks = require("weir.task")
 
 local M = {}
@@ -47,13 +48,17 @@ local function open_one(self, registration, deadline)
   return open
 end
 
---- Opens subscriptions.
+--- Opens subscriptions; the places of their dead letters are made before.
 -- @param self the running application
 -- @tparam {table,...} list registrations; those that are open are left out
 -- @tparam number deadline
 -- @treturn ?{table,...} what was opened
 -- @return or an error; then none of it is open
 function M.open(self, list, deadline)
+  local ok, why = graves.declare(self, list, deadline)
+  if not ok then
+    return nil, why
+  end
   local opened = {}
   for _, registration in ipairs(list) do
     if not self.by_key[registration.key] then

@@ -151,6 +151,15 @@ return app
     end)
   end
 
+  it("finds modules that lie beside the file", function()
+    local path = file_of(GOOD:gsub("function%(%) end", "require('neighbour')") .. "return app")
+    local file = assert(io.open(path:gsub("app.lua$", "neighbour.lua"), "wb"))
+    file:write("return function() end\n")
+    file:close()
+    local status, out = run("--check", path)
+    assert.same({ 0, "orders 1.0.0: the wiring is right\n" }, { status, out })
+  end)
+
   it("says where a file is wrong, without a traceback", function()
     local path = file_of("local weir = require('weir')\nweir.app(\n")
     local status, out, err = run(path)
