@@ -5,7 +5,7 @@
 -- - main database: `weir` (the schema), `last` (the highest id), `group` (the highest number of a
 --   group), 8 bytes each;
 -- - `messages`: id (8 bytes, big-endian) to: bits (1: retained), count and numbers of the groups that it went to,
---   time, destination, headers, payload;
+--   destination, headers, time, payload;
 -- - `states`: id and group (8 and 4 bytes, big-endian) to nothing (the group is done with it) or to attempts and the
 --   time it is due at (0: now). Without one, the delivery has not begun. Group 0 is the retention log;
 -- - `groups`: number (4 bytes, big-endian) to key and what was declared.
@@ -62,23 +62,28 @@ local function unpack_scalars(bytes)
   return values
 end
 
---- The first part of a message's bytes; the payload is the second.
--- @tparam table message `destination`, `headers`, `time`, `retain`
+--- The first part of a message's bytes; its time and its payload are the others.
+-- @tparam table message `destination`, `headers`, `retain`
 -- @tparam integer|table groups the number of one, or a list of them
 -- @treturn string
 function record.head(message, groups)
   local headers = message.headers
   local bytes = headers and pack_scalars(headers) or ""
-  local flags, time = message.retain and RETAINED or 0, message.time or 0
+  local flags = message.retain and RETAINED or 0
   if type(groups) ~= "table" then
-    return pack("<BI4I4ds4s4", flags, 1, groups, time, message.destination, bytes)
+    return pack("<BI4I4s4s4", flags, 1, groups, message.destination, bytes)
   end
   local parts = { pack("<BI4", flags, #groups) }
   for i, group in ipairs(groups) do
     parts[i + 1] = pack("<I4", group)
   end
-  parts[#parts + 1] = pack("<ds4s4", time, message.destination, bytes)
+  parts[#parts + 1] = pack("<s4s4", message.destination, bytes)
   return table.concat(parts)
+end
+
+--- The second part.
+function record.time(seconds)
+  return pack("<d", seconds or 0)
 end
 
 --- Reads a message; raises for bytes that are none.
@@ -94,7 +99,7 @@ function record.message(id, bytes)
     groups[i], at = unpack("<I4", bytes, at)
   end
   local time, destination, headers
-  time, destination, headers, at = unpack("<ds4s4", bytes, at)
+  destination, headers, time, at = unpack("<s4s4d", bytes, at)
   local message = { id = id, destination = destination, time = time, payload = bytes:sub(at) }
   message.headers = unpack_scalars(headers)
   return message, groups, flags % 2 == RETAINED

@@ -23,6 +23,7 @@ Store.__index = Store
 local MAIN, MESSAGES, STATES, GROUPS = 0, 1, 2, 3
 local DATABASES = { "messages", "states", "groups" }
 local LOG = 0 -- the number of the group that stands for retention
+local NONE = {}
 local MUCH = 16 * 1024 * 1024 -- bytes of notes that find no room, from which on attempts are no longer noted
 
 store.MAX_BYTES = 8 * 1024 ^ 3
@@ -147,6 +148,8 @@ function store.open(dir, options)
     holders = {}, -- id to the number of the group that holds it; or, of several, a set with their count `n`
     states = {}, -- what is to be written of deliveries: group, id, attempts, due or false; and so on
     state_count = 0,
+    head = nil, -- the last one of a message without headers in one group, `head_group`, for `head_destination`
+    time = nil, -- the last one packed, as `packed_time`
     written = {}, -- id to the set of groups that it has a state of in the file
     messages = 0,
     closed = false,
@@ -457,6 +460,24 @@ local function holders_at_first(groups, retain)
   return groups[2] and groups or groups[1]
 end
 
+-- The parts of a message in front of its payload. Mostly they are those of the message before.
+local function parts_of(self, message, groups)
+  local head
+  if type(groups) ~= "table" and not message.retain and next(message.headers or NONE) == nil then
+    if self.head_destination ~= message.destination or self.head_group ~= groups then
+      self.head = record.head(message, groups)
+      self.head_destination, self.head_group = message.destination, groups
+    end
+    head = self.head
+  else
+    head = record.head(message, groups)
+  end
+  if message.time ~= self.time or not self.packed_time then
+    self.time, self.packed_time = message.time, record.time(message.time)
+  end
+  return head, self.packed_time
+end
+
 --- Stores messages, all or none. Waits, and a cancellation does not end that: whether they are stored is known when it
 -- returns.
 -- @tparam table messages list of `{ id, destination, payload, headers, time, keys, retain }`; ids rise from call to
@@ -473,13 +494,13 @@ function Store:append(messages)
   for i = 1, #messages do
     local message = messages[i]
     local id, groups = message.id, numbers_of(self, message.keys)
-    local head = record.head(message, groups)
+    local head, time = parts_of(self, message, groups)
     groups = holders_at_first(groups, message.retain)
     if id > self.last then
       self.last = id
     end
     if groups then
-      batch:append(MESSAGES, id, head, message.payload)
+      batch:append(MESSAGES, id, head, time, message.payload)
       count = count + 1
       ids[count], holders[count] = id, groups
     end
