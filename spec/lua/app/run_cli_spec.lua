@@ -152,7 +152,7 @@ return app
   end
 
   it("finds modules that lie beside the file", function()
-    local path = file_of(GOOD:gsub("function%(%) end", "require('neighbour')") .. "return app")
+    local path = file_of(GOOD:gsub("function%(%) end", "(require('neighbour'))") .. "return app")
     local file = assert(io.open(path:gsub("app.lua$", "neighbour.lua"), "wb"))
     file:write("return function() end\n")
     file:close()
