@@ -14,6 +14,7 @@ local contract = require("weir.broker.contract")
 local descriptors = require("weir.broker.memory.descriptor")
 local engines = require("weir.broker.memory.engine")
 local errors = require("weir.errors")
+local history = require("weir.broker.memory.history")
 local message = require("weir.broker.memory.message")
 local new_state = require("weir.broker.state")
 local publishers = require("weir.broker.memory.publisher")
@@ -72,6 +73,8 @@ function memory.new(options)
     engine = engines.new({
       clock = clock,
       max_payload = max_payload,
+      slow_publish = publishers.slow_publish,
+      slow_next = subscriptions.slow_next,
       log = options.retention and retention.new(options.retention, clock) or nil,
     }),
     durable = options.dir ~= nil, -- whether groups are, where nothing else is said
@@ -212,7 +215,7 @@ local function prepare(self, queue, descriptor, is_new)
     end
   end
   if is_new and descriptor.from and descriptor.from ~= "new" then
-    return engine:seek(queue, descriptor.from)
+    return history.seek(engine, queue, descriptor.from)
   end
   return true
 end
@@ -307,7 +310,7 @@ function Broker:browse(destination, limit)
   if refusal then
     return nil, refusal
   end
-  return self.engine:browse(destination, limit)
+  return history.browse(self.engine, destination, limit)
 end
 
 --- Deliveries that are ready or being handled, not the delayed ones, in queues that have a subscription.

@@ -5,7 +5,7 @@
 -- it counts for, where that is not the length of the payload), and those of the timer heap.
 --
 -- What deliveries have in common they inherit: from their queue, and those of the fast path of publishing from their
--- topic. So most need four fields of their own: payload, position, time and slot. That is what makes them cheap.
+-- destination. So most need four fields of their own: payload, position, time and slot. That is what makes them cheap.
 -- @module weir.broker.memory.message
 
 local errors = require("weir.errors")
@@ -26,10 +26,12 @@ Message.fields = NO_FIELDS
 Message.headers = message.NO_HEADERS
 Message.attempts = 1
 Message.slot = 0
+Message.size = false
 
 --- `slot` of a delivery that cannot be settled (any more).
 message.SETTLED, message.LOST, message.CLOSED, message.COPY = -1, -2, -3, -4
 
+--- Why, by `slot`.
 local OVER = {
   [0] = errors.new("settled", "the message waits again; settle the delivery that comes next"),
   [message.SETTLED] = errors.new("settled", "the message was settled already"),
@@ -37,6 +39,8 @@ local OVER = {
   [message.CLOSED] = errors.new("closed", "the subscription or the broker of the message was closed"),
   [message.COPY] = errors.new("unsupported", "a reply, or what was only looked at, cannot be settled"),
 }
+
+message.OVER = OVER
 
 local setmetatable, type = setmetatable, type
 
@@ -116,38 +120,10 @@ function message.copy(old)
   return copy
 end
 
--- Takes a delivery out of the unsettled ones: the last gets its place. Returns who had taken it.
-local function release(self, slot, state)
-  local queue = self.queue
-  local list, takers, last = queue.unsettled, queue.takers, queue.taken
-  local taker = takers[slot]
-  if slot ~= last then
-    local moved = list[last]
-    list[slot], takers[slot] = moved, takers[last]
-    moved.slot = slot
-  end
-  list[last], takers[last] = false, false
-  queue.taken = last - 1
-  taker.taken = taker.taken - 1
-  self.slot = state
-  return taker
-end
-message.release = release
-
---- Settles the message: it is done with.
+--- Settles the message: it is done with. (That of deliveries is the `ack` of their lane.)
 -- @treturn boolean true; or nil and an error: "settled", "lost", "closed", "unsupported"
 function Message:ack()
-  local slot = self.slot
-  if slot <= 0 then
-    return nil, OVER[slot]
-  end
-  local taker = release(self, slot, -1)
-  local queue = self.queue
-  queue.bytes = queue.bytes - (self.size or #self.payload)
-  if queue.alert then
-    queue:settled(self, taker)
-  end
-  return true
+  return nil, OVER[self.slot]
 end
 
 local function check_nack(options)
@@ -183,11 +159,12 @@ function Message:nack(options)
   if slot <= 0 then
     return nil, OVER[slot]
   end
-  local taker = release(self, slot, message.SETTLED)
+  local queue = self.queue
+  local taker = queue.lane.release(self, message.SETTLED)
   if requeue then
-    self.queue:put_back(self, delay, taker)
+    queue:put_back(self, delay, taker)
   else
-    self.queue:discard(self, taker)
+    queue:discard(self, taker)
   end
   return true
 end
@@ -201,7 +178,8 @@ function Message:extend()
   end
   local queue = self.queue
   if queue.ack_wait then
-    queue.engine:extend(self, queue.ack_wait)
+    local engine = queue.engine
+    engine.due:arm(self, engine.clock.now() + queue.ack_wait)
   end
   return true
 end

@@ -4,6 +4,7 @@
 local engines = require("weir.broker.memory.engine")
 local errors = require("weir.errors")
 local message = require("weir.broker.memory.message")
+local outgoing = require("weir.broker.memory.outgoing")
 local runtime = require("weir.runtime")
 
 local publisher = {}
@@ -14,15 +15,13 @@ local NO_HEADERS = message.NO_HEADERS
 local OPTIONS = { timeout = "number" }
 local NO_RESPONDERS = "nobody is subscribed to '%s'"
 
-local setmetatable, type = setmetatable, type
-
 --- Makes one.
 -- @tparam table engine
 -- @tparam[opt] table options `timeout`: seconds that a publish may wait for room; without, as long as it takes
 function publisher.new(engine, options)
   options = errors.options("broker:publisher", options, OPTIONS, 3)
   runtime.deadline(options.timeout, 3)
-  return setmetatable({ engine = engine, timeout = options.timeout }, Publisher)
+  return setmetatable({ engine = engine, timeout = options.timeout, publish = engine.shared.publish }, Publisher)
 end
 
 -- The deadline that the options of one publish give.
@@ -41,16 +40,10 @@ local function deadline_of(self, options)
   return runtime.deadline(options and options.timeout or self.timeout, 2)
 end
 
--- Everything that is not the fast path.
-local function publish(self, destination, payload, headers, options)
-  local deadline, wrong = deadline_of(self, options)
-  if wrong then
-    return nil, wrong
-  end
-  return self.engine:publish(destination, payload, headers, deadline)
-end
-
 --- Publishes a message. Where a queue that it goes to is full, the rule of that queue decides: by default this waits.
+--
+-- Publishers have as `publish` the one of the lanes of their broker, which calls this where it takes more than to put
+-- the message in one queue.
 -- @tparam string destination
 -- @tparam string payload
 -- @tparam[opt] table headers names in lower case to strings; not to be changed afterwards
@@ -58,58 +51,26 @@ end
 -- @treturn boolean true once the broker has it; or nil and an error: "closed", "disconnected", "full", "timeout",
 -- "cancelled", "too_large", "invalid", "unsupported"
 function Publisher:publish(destination, payload, headers, options)
-  local engine = self.engine
-  local budget = engine.budget
-  if budget <= 0 then
-    local cancelled = engine:refresh()
-    if cancelled then
-      return nil, cancelled
-    end
-    budget = engine.budget
+  local deadline, wrong = deadline_of(self, options)
+  if wrong then
+    return nil, wrong
   end
-  local topic = engine.topics[destination]
-  local queue = topic and topic.only
-  if not queue or headers ~= nil or options ~= nil or type(payload) ~= "string" then
-    return publish(self, destination, payload, headers, options)
-  end
-  -- One queue that nothing is special about, and a message without headers: most need no more than this.
-  local size, count, ring = #payload, queue.count, queue.size
-  local bytes = queue.bytes + size
-  if
-    count == ring
-    or count + queue.taken + queue.delayed_count >= queue.max_messages
-    or bytes > queue.max_bytes
-    or size > engine.max_payload
-  then
-    return publish(self, destination, payload)
-  end
-  engine.budget = budget - 1
-  local position = engine.sequence + 1
-  engine.sequence = position
-  queue.bytes = bytes
-  local at = queue.head + count
-  queue.items[at > ring and at - ring or at] =
-    setmetatable({ payload = payload, position = position, time = engine.wall, slot = 0 }, topic.kind)
-  queue.count = count + 1
-  local receivers = queue.receivers
-  if receivers.count > 0 then
-    receivers:wake_one()
-  end
-  return true
+  return outgoing.publish(self.engine, destination, payload, headers, deadline)
 end
+publisher.slow_publish = Publisher.publish
 
 -- Publishes all of a list as one, if nothing is special about any and there is room now: what is stored is then one
 -- commit, where each by itself would wait for its own.
 local function publish_together(self, items)
   local engine, made = self.engine, {}
   for i, item in ipairs(items) do
-    local one = item[4] == nil and engine:item(item[1], item[2], item[3])
+    local one = item[4] == nil and outgoing.item(engine, item[1], item[2], item[3])
     if not one then
       return false
     end
     made[i] = one
   end
-  return (engine:publish_items(made, runtime.now()))
+  return (outgoing.publish_items(engine, made, runtime.now()))
 end
 
 --- Publishes several messages, one after the other; what fails does not keep the others from going out.
@@ -159,7 +120,7 @@ function Publisher:request(destination, payload, headers, timeout)
     with[key] = value
   end
   with["reply-to"] = name
-  local ok, err = engine:publish(destination, payload, with, deadline)
+  local ok, err = outgoing.publish(engine, destination, payload, with, deadline)
   while ok and not inbox.reply and not err do
     local _
     _, err = waiter:wait(deadline)
@@ -188,7 +149,7 @@ function Publisher:flush()
 end
 
 function Publisher:__tostring()
-  return ("weir.memory.publisher(%d published)"):format(self.engine.sequence)
+  return ("weir.memory.publisher(%d published)"):format(self.engine.shared.sequence())
 end
 
 ---------------------------------------------------------------- transactions
@@ -224,7 +185,7 @@ function Transaction:publish(destination, payload, headers, options)
   if wrong then
     return nil, wrong
   end
-  local item, err = self.engine:item(destination, payload, headers)
+  local item, err = outgoing.item(self.engine, destination, payload, headers)
   if not item then
     return nil, err
   end
@@ -246,7 +207,7 @@ function Transaction:commit(timeout)
   if #items == 0 then
     return true
   end
-  local ok, err = self.engine:publish_items(items, runtime.deadline(timeout or self.publisher.timeout, 2))
+  local ok, err = outgoing.publish_items(self.engine, items, runtime.deadline(timeout or self.publisher.timeout, 2))
   if not ok then
     self.ended = "not committed: " .. tostring(err)
     return nil, err

@@ -1,7 +1,7 @@
 --- What waits for one group, or for one subscription that is in none.
 --
--- A ring of deliveries that are ready, those that are delayed, and those that were taken and are unsettled. The
--- capacity bounds the three together: `held()` and `bytes`.
+-- Its lane has the deliveries that are ready and those that were taken; here are the delayed ones, and everything that
+-- is not done for each message. The capacity bounds the three together.
 -- @module weir.broker.memory.queue
 
 local message = require("weir.broker.memory.message")
@@ -11,24 +11,13 @@ local queue = {}
 local Queue = { __name = "weir.memory.queue" }
 Queue.__index = Queue
 
-local FEW = 16 -- places of a new ring
-local MANY = 1024 -- places that an empty ring may keep
-queue.MANY = MANY
-
-local function ring(size)
-  local items = {}
-  for i = 1, size do
-    items[i] = false
-  end
-  return items
-end
-
 --- Makes one.
 -- @tparam table engine
 -- @tparam string key what the store knows it by
 -- @tparam table descriptor `name`, `tokens`, `pattern`, `group`, `durable`, `overflow`, `ack_wait`
 -- @tparam table capacity `messages`, `bytes`
-function queue.new(engine, key, descriptor, capacity)
+-- @tparam function slow_next what `subscription:next` does where it cannot just take a delivery
+function queue.new(engine, key, descriptor, capacity, slow_next)
   local self = setmetatable({
     engine = engine,
     key = key,
@@ -42,173 +31,108 @@ function queue.new(engine, key, descriptor, capacity)
     max_messages = capacity.messages,
     max_bytes = capacity.bytes,
     store = nil, -- where its deliveries are kept, if they are
-    items = ring(FEW), -- the ready ones: `count` from `head` on, around the end
-    size = FEW,
-    head = 1,
-    count = 0,
     delayed = {}, -- a set
     delayed_count = 0,
-    unsettled = ring(FEW), -- the first `taken` are deliveries
-    takers = ring(FEW), -- and these the subscriptions that took them
-    taken = 0,
-    bytes = 0,
     dropped = 0,
     members = 0, -- subscriptions that are not stopped
     subscriptions = {}, -- those that are not closed; a set
     routed = false, -- whether publishes come here
     receivers = waitlist.new(),
     senders = waitlist.new(),
-    alert = descriptor.ack_wait ~= nil or engine.idlers ~= nil, -- whether settled() has something to do
+    slow_next = slow_next,
   }, Queue)
-  self.kind = message.kind({ queue = self })
+  self.lane = engine.shared.lane(self, capacity.messages, capacity.bytes)
+  self.kind = message.kind({ queue = self, ack = self.lane.ack })
+  self:watch()
   return self
-end
-
---- Deliveries that are not settled: ready, delayed, or taken.
-function Queue:held()
-  return self.count + self.delayed_count + self.taken
-end
-
--- Doubles the ring.
-local function grow(self)
-  local size, old = self.size, self.items
-  local items = ring(size * 2)
-  for i = 1, size do
-    local at = self.head + i - 1
-    items[i] = old[at > size and at - size or at]
-  end
-  self.items, self.size, self.head = items, size * 2, 1
-end
-
---- Adds a delivery that counts already at the end, or at the front.
-local function append(self, delivery)
-  local count = self.count
-  if count == self.size then
-    grow(self)
-  end
-  local at = self.head + count
-  if at > self.size then
-    at = at - self.size
-  end
-  self.items[at] = delivery
-  self.count = count + 1
-  if self.receivers.count > 0 then
-    self.receivers:wake_one()
-  end
-end
-
-local function prepend(self, delivery)
-  local count = self.count
-  if count == self.size then
-    grow(self)
-  end
-  local head = self.head - 1
-  if head == 0 then
-    head = self.size
-  end
-  self.items[head] = delivery
-  self.head, self.count = head, count + 1
-  if self.receivers.count > 0 then
-    self.receivers:wake_one()
-  end
-end
-Queue.append, Queue.prepend = append, prepend
-
--- Takes the first; there is one.
-local function shift(self)
-  local items, head = self.items, self.head
-  local delivery = items[head]
-  items[head] = false
-  local count = self.count - 1
-  self.count = count
-  if head == self.size then
-    self.head = 1
-  else
-    self.head = head + 1
-  end
-  if count == 0 and self.size > MANY then
-    self.items, self.size, self.head = ring(FEW), FEW, 1
-  end
-  return delivery
-end
-queue.shift = shift
-
---- The ready delivery of a place, 1 being the first.
-function Queue:peek(i)
-  local at = self.head + i - 1
-  return self.items[at > self.size and at - self.size or at]
 end
 
 local function size_of(delivery)
   return delivery.size or #delivery.payload
 end
 
+--- Deliveries that are not settled: ready, delayed, or taken.
+function Queue:held()
+  local lane = self.lane
+  return lane.ready() + lane.taken() + self.delayed_count
+end
+
+--- What they have in bytes.
+function Queue:bytes()
+  local _, free = self.lane.room()
+  return self.max_bytes - free
+end
+
+--- Decides whether the lane must tell of every settlement, because somebody waits for one or has to know of it.
+function Queue:watch()
+  local alert = self.ack_wait ~= nil
+    or self.store ~= nil
+    or self.engine.idlers ~= nil
+    or self.senders.count > 0
+  for subscription in pairs(self.subscriptions) do
+    alert = alert or subscription.limited
+  end
+  self.lane.alert(alert)
+end
+
 --- Whether `messages` more of `bytes` in all fit. More than the capacity can ever hold fit when it is empty, so that
 -- a large transaction does not wait for ever.
 function Queue:fits(messages, bytes)
-  local held = self:held()
-  return held == 0 or held + messages <= self.max_messages and self.bytes + bytes <= self.max_bytes
+  local room, free = self.lane.room()
+  return room >= messages and free >= bytes or self:held() == 0
 end
 
 --- Takes in a delivery that was published.
 function Queue:deliver(delivery)
-  self.bytes = self.bytes + size_of(delivery)
-  append(self, delivery)
+  self.lane.account(1, size_of(delivery))
+  self.lane.append(delivery)
 end
 
 --- The same, with a delay until a time of the clock.
 function Queue:deliver_at(delivery, at)
-  self.bytes = self.bytes + size_of(delivery)
+  self.lane.account(1, size_of(delivery))
   self:hold(delivery, at)
 end
 
 --- From now on a store is told what happens to deliveries.
 function Queue:keep_in(store)
-  self.store, self.alert = store, true
+  self.store = store
+  self:watch()
 end
 
 --- Takes over the settings of another descriptor.
 function Queue:adopt(descriptor, capacity)
   self.overflow = descriptor.overflow or "wait"
   self.ack_wait = descriptor.ack_wait
-  self.max_messages, self.max_bytes = capacity.messages, capacity.bytes
   self.durable = descriptor.durable or false
-  self.alert = true
+  self.max_messages, self.max_bytes = capacity.messages, capacity.bytes
+  self.lane.resize(capacity.messages, capacity.bytes)
+  self:watch()
 end
 
 --- Frees room for a new message by the rule of the queue; false if the new one is what must go.
 function Queue:make_room(bytes)
-  if bytes > self.max_bytes then
-    self.dropped = self.dropped + 1
-    return false
-  end
-  while self:held() + 1 > self.max_messages or self.bytes + bytes > self.max_bytes do
-    if self.overflow == "drop_newest" or self.count == 0 then
-      self.dropped = self.dropped + 1
-      return false
+  local lane = self.lane
+  while bytes <= self.max_bytes do
+    local room, free = lane.room()
+    if room >= 1 and free >= bytes then
+      return true
+    elseif self.overflow == "drop_newest" or lane.ready() == 0 then
+      break
     end
-    self:discard(shift(self))
+    self:discard(lane.shift())
     self.dropped = self.dropped + 1
   end
-  return true
+  self.dropped = self.dropped + 1
+  return false
 end
 
 --- Forgets a delivery that is in no list any more.
 -- @tparam table delivery
 -- @tparam[opt] table taker the subscription that had taken it
 function Queue:discard(delivery, taker)
-  self.bytes = self.bytes - size_of(delivery)
-  if self.alert then
-    self:settled(delivery, taker)
-  end
-end
-
---- What is to be done when a delivery was settled for good, where somebody waits for it (`alert`).
-function Queue:settled(delivery, taker)
-  local engine = self.engine
-  if delivery.deadline then
-    engine.heap:disarm(delivery)
-  end
+  self.lane.account(-1, -size_of(delivery))
+  self.engine.due:disarm(delivery)
   if self.store then
     self.store:settle(self.key, delivery.position)
   end
@@ -218,21 +142,17 @@ end
 --- Tells who waits for something that changed: publishers for room, takers for the prefetch, who waits for quiet.
 -- @tparam[opt] table taker the subscription that has one less
 function Queue:moved(taker)
-  local engine = self.engine
   if self.senders.count > 0 then
     self.senders:wake_one()
-  end
-  local full = taker and taker.full
-  if full and full.count > 0 then
-    full:wake_one()
-  end
-  if engine.idlers then
-    engine:check_idle()
-  elseif not (self.ack_wait or self.store) and self.senders.count == 0 and not (full and full.count > 0) then
-    self.alert = false
-    for subscription in pairs(self.subscriptions) do
-      self.alert = self.alert or subscription.full.count > 0
+    if self.senders.count == 0 then
+      self:watch()
     end
+  end
+  if taker and taker.limited and taker.full.count > 0 then
+    taker.full:wake_one()
+  end
+  if self.engine.idlers then
+    self.engine:check_idle()
   end
 end
 
@@ -241,74 +161,72 @@ end
 -- @tparam ?number delay
 -- @tparam[opt] table taker the subscription that had taken it
 function Queue:put_back(old, delay, taker)
-  local engine = self.engine
-  if old.deadline then
-    engine.heap:disarm(old)
-  end
+  local engine, store = self.engine, self.store
+  engine.due:disarm(old)
   if not self.routed and self.members == 0 and not self.durable then
     return self:discard(old, taker)
   end
   local delivery = message.again(old, self)
-  if delay and delay > 0 then
+  delay = delay and delay > 0 and delay or nil
+  if store then
+    store:requeue(self.key, delivery.position, old.attempts, delay and engine.clock.time() + delay)
+  end
+  if delay then
     self:hold(delivery, engine.clock.now() + delay)
-    if self.store then
-      self.store:requeue(self.key, delivery.position, delivery.attempts - 1, engine.clock.time() + delay)
-    end
   else
-    if self.store then
-      self.store:requeue(self.key, delivery.position, delivery.attempts - 1, nil)
-    end
-    prepend(self, delivery)
+    self.lane.prepend(delivery)
   end
-  if self.alert then
-    self:moved(taker)
-  end
+  self:moved(taker)
 end
 
---- Keeps a delivery, which counts already, until a time of the clock.
+--- Keeps a delivery, which is accounted for, until a time of the clock.
 function Queue:hold(delivery, at)
   self.delayed[delivery] = true
   self.delayed_count = self.delayed_count + 1
-  self.engine:arm(delivery, at)
+  self.engine.due:arm(delivery, at)
 end
 
---- A delayed delivery is due.
+--- The time has come: for a delayed delivery to be delivered, for one that was taken to be given to somebody else.
 function Queue:due(delivery)
-  self.delayed[delivery] = nil
-  self.delayed_count = self.delayed_count - 1
-  prepend(self, delivery)
-end
-
---- Whether a delivery is among the delayed ones.
-function Queue:is_delayed(delivery)
-  return self.delayed[delivery] ~= nil
+  if self.delayed[delivery] then
+    self.delayed[delivery] = nil
+    self.delayed_count = self.delayed_count - 1
+    self.lane.prepend(delivery)
+  elseif delivery.slot > 0 then
+    self:put_back(delivery, nil, self.lane.release(delivery, message.LOST))
+  end
 end
 
 --- Drops what is ready and what is delayed.
--- @tparam[opt] boolean keep leaves it in the store
-function Queue:clear(keep)
-  local store = self.store
-  if keep then
-    self.store = nil
-  end
-  while self.count > 0 do
-    self:discard(shift(self))
+function Queue:clear()
+  local lane = self.lane
+  while lane.ready() > 0 do
+    self:discard(lane.shift())
   end
   local delayed = self.delayed
   self.delayed, self.delayed_count = {}, 0
   for delivery in pairs(delayed) do
     self:discard(delivery)
   end
-  self.store = store
+end
+
+--- How many a subscription has not settled.
+function Queue:unsettled_of(taker)
+  local count = 0
+  for slot = 1, self.lane.taken() do
+    local _, who = self.lane.look(slot)
+    count = count + (who == taker and 1 or 0)
+  end
+  return count
 end
 
 --- Ends the unsettled deliveries of a subscription; returns them in the order of their positions.
 function Queue:let_go(taker, state)
-  local list = {}
-  for slot = self.taken, 1, -1 do -- release() moves the last one, which was seen already, to the place
-    if self.takers[slot] == taker then
-      local delivery = self.unsettled[slot]
-      message.release(delivery, slot, state)
+  local lane, list = self.lane, {}
+  for slot = lane.taken(), 1, -1 do -- the last one gets the place of what is released: it was looked at already
+    local delivery, who = lane.look(slot)
+    if who == taker then
+      lane.release(delivery, state)
       list[#list + 1] = delivery
     end
   end
@@ -320,19 +238,19 @@ end
 
 --- The broker was shut down.
 function Queue:abandon()
-  for slot = 1, self.taken do
-    self.unsettled[slot].slot = message.CLOSED
+  for slot = 1, self.lane.taken() do
+    self.lane.look(slot).slot = message.CLOSED
   end
-  self.taken, self.routed = 0, false
+  self.routed = false
   self.senders:wake_all()
 end
 
 --- Deliveries that somebody should see to now: ready ones and those that are being handled; none where nobody takes.
 function Queue:pending()
-  if self.members == 0 and next(self.subscriptions) == nil then
+  if next(self.subscriptions) == nil then
     return 0
   end
-  return self.taken + (self.members > 0 and self.count or 0)
+  return self.lane.taken() + (self.members > 0 and self.lane.ready() or 0)
 end
 
 return queue

@@ -107,7 +107,7 @@ function recovery.open(engine, dir, options)
   if log then
     log.store = store
   end
-  engine.sequence = math.max(engine.sequence, last)
+  engine.shared.advance(last)
   engine.store = store
   return true
 end

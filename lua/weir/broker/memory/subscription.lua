@@ -3,8 +3,8 @@
 
 local engines = require("weir.broker.memory.engine")
 local errors = require("weir.errors")
+local history = require("weir.broker.memory.history")
 local message = require("weir.broker.memory.message")
-local queue = require("weir.broker.memory.queue")
 local runtime = require("weir.runtime")
 local waitlist = require("weir.runtime.waitlist")
 
@@ -16,53 +16,53 @@ local STOPPED = errors.new("stopped", "the subscription was stopped")
 local GONE = errors.new("closed", "the subscription was closed")
 local EMPTY = errors.new("empty", "no message waits")
 
-local BUDGET = 32 -- messages after which the loop may want its turn
 local LINGER = 0.01
-local UNLIMITED = 2 ^ 53
-local MANY = queue.MANY
 
-local shift, own_waiter, to_deadline = queue.shift, runtime.own_waiter, runtime.deadline
+local own_waiter, to_deadline = runtime.own_waiter, runtime.deadline
 
 --- Makes one on a queue.
 -- @tparam table engine
--- @tparam table of the queue
+-- @tparam table queue
 -- @tparam table descriptor
-function subscription.new(engine, of, descriptor)
+function subscription.new(engine, queue, descriptor)
   local self = setmetatable({
     engine = engine,
-    queue = of,
+    queue = queue,
+    lane = queue.lane,
     descriptor = descriptor,
-    prefetch = descriptor.prefetch or UNLIMITED,
-    plain = 0, -- below so many unsettled next() may take its fast path
-    taken = 0, -- unsettled
-    budget = BUDGET,
+    next = queue.lane.next, -- the fast path, which goes on to Subscription.next
+    slow = queue.ack_wait ~= nil or queue.store ~= nil or descriptor.prefetch ~= nil, -- never takes it
+    limited = descriptor.prefetch ~= nil,
+    prefetch = descriptor.prefetch or math.huge,
+    taken = 0, -- unsettled, where that is limited
     full = waitlist.new(), -- who has all that `prefetch` allows, and wants more
     over = nil, -- why there are no more messages
   }, Subscription)
-  if not of.ack_wait and not of.store then
-    self.plain = self.prefetch
-  end
-  of.members = of.members + 1
-  of.subscriptions[self] = true
+  queue.members = queue.members + 1
+  queue.subscriptions[self] = true
   engine.subscriptions[self] = true
-  engine:route(of)
+  engine:route(queue)
+  queue:watch()
   return self
 end
 
--- Takes the first delivery; there is one, and it may be taken.
+-- Whether there is a message that it may take.
+local function can_take(self)
+  return self.lane.ready() > 0 and self.taken < self.prefetch
+end
+
+-- Takes it.
 local function take(self)
-  local of = self.queue
-  local delivery = shift(of)
-  local slot = of.taken + 1
-  of.taken = slot
-  of.unsettled[slot], of.takers[slot] = delivery, self
-  delivery.slot = slot
-  self.taken = self.taken + 1
-  if of.store then
-    of.store:attempted(of.key, delivery.position, delivery.attempts)
+  local queue = self.queue
+  local delivery = self.lane.take(self)
+  if self.limited then
+    self.taken = self.taken + 1
   end
-  if of.ack_wait then
-    self.engine:arm(delivery, self.engine.clock.now() + of.ack_wait)
+  if queue.store then
+    queue.store:attempted(queue.key, delivery.position, delivery.attempts)
+  end
+  if queue.ack_wait then
+    self.engine.due:arm(delivery, self.engine.clock.now() + queue.ack_wait)
   end
   return delivery
 end
@@ -72,31 +72,37 @@ end
 function Subscription:try_next()
   if self.over then
     return nil, self.over
-  elseif self.queue.count > 0 and self.taken < self.prefetch then
+  elseif can_take(self) then
     return take(self)
   end
   return nil, EMPTY
 end
 
--- Waits in the right list until it can take one, or cannot for good.
+-- The list to wait in.
+local function list_of(self)
+  return self.taken < self.prefetch and self.queue.receivers or self.full
+end
+
+-- Passes on a wake-up that was not for this one.
+local function pass_on(self)
+  if self.lane.ready() > 0 then
+    self.queue.receivers:wake_one()
+  end
+end
+
+-- Waits until it can take one, or cannot for good.
 local function await(self, deadline)
-  local of = self.queue
   while true do
-    local list = of.receivers
-    if self.taken >= self.prefetch then
-      list = self.full
-      of.alert = true
-    end
-    local waiter = own_waiter()
+    local list, waiter = list_of(self), own_waiter()
     list:add(waiter)
     local _, err = waiter:wait(deadline)
     local woken = list:remove(waiter)
     if self.over then
       return nil, self.over
-    elseif of.count > 0 and self.taken < self.prefetch and not (err and err.code == "cancelled") then
+    elseif can_take(self) and not (err and err.code == "cancelled") then
       return take(self)
-    elseif woken and list == of.receivers and of.count > 0 then
-      of.receivers:wake_one() -- it is for another member of the group
+    elseif woken then
+      pass_on(self)
     end
     if err then
       return nil, err
@@ -108,44 +114,22 @@ end
 -- @tparam[opt] number timeout in seconds
 -- @treturn table message; or nil and an error: "timeout", "stopped", "closed", "cancelled"
 function Subscription:next(timeout)
-  local budget = self.budget
-  if budget <= 0 then
-    budget = BUDGET
-    local cancelled = runtime.can_block() and runtime.pause_if_spent(BUDGET)
-    if cancelled then
-      self.budget = BUDGET
-      return nil, cancelled
-    end
+  local cancelled = self.engine.shared.refresh()
+  if cancelled then
+    return nil, cancelled
+  elseif self.over then
+    return nil, self.over
+  elseif can_take(self) then
+    return take(self)
   end
-  self.budget = budget - 1
-  local of, taken = self.queue, self.taken
-  local count, ring = of.count, of.size
-  if count == 0 or taken >= self.plain or ring > MANY and count == 1 then
-    if self.over then
-      return nil, self.over
-    elseif count > 0 and taken < self.prefetch then
-      return take(self)
-    end
-    return await(self, to_deadline(timeout, 2))
-  end
-  -- As take(), without the calls.
-  local head, items = of.head, of.items
-  local delivery = items[head]
-  items[head] = false
-  of.count = count - 1
-  of.head = head < ring and head + 1 or 1
-  local slot = of.taken + 1
-  of.taken = slot
-  of.unsettled[slot], of.takers[slot] = delivery, self
-  delivery.slot = slot
-  self.taken = taken + 1
-  return delivery
+  return await(self, to_deadline(timeout, 2))
 end
+subscription.slow_next = Subscription.next
 
 -- Fills a batch with what waits.
 local function fill(self, batch, max)
   local count = #batch
-  while count < max and not self.over and self.queue.count > 0 and self.taken < self.prefetch do
+  while count < max and not self.over and can_take(self) do
     count = count + 1
     batch[count] = take(self)
   end
@@ -179,17 +163,14 @@ function Subscription:next_batch(max, linger, timeout)
     waiter:wake()
   end)
   repeat
-    local list = self.taken < self.prefetch and self.queue.receivers or self.full
-    self.queue.alert = true
+    local list = list_of(self)
     list:add(waiter)
     local _, cancelled = waiter:wait()
     list:remove(waiter)
     local count = fill(self, batch, max)
   until late or cancelled or self.over or count >= max
   timer:cancel()
-  if self.queue.count > 0 then
-    self.queue.receivers:wake_one()
-  end
+  pass_on(self)
   return batch
 end
 
@@ -203,7 +184,7 @@ local function halt(self, over)
       of:clear()
     end
   end
-  self.over, self.plain = over, 0
+  self.over, self.slow = over, true
   self.full:wake_all()
   of.receivers:wake_all()
 end
@@ -244,7 +225,7 @@ end
 
 --- The broker was shut down.
 function Subscription:abandon()
-  self.over, self.plain, self.taken = engines.CLOSED, 0, 0
+  self.over, self.slow, self.taken = engines.CLOSED, true, 0
   self.queue.receivers:wake_all()
   self.full:wake_all()
 end
@@ -263,7 +244,7 @@ function Subscription:seek(position)
   if self.over then
     return nil, self.over
   end
-  return self.engine:seek(self.queue, position)
+  return history.seek(self.engine, self.queue, position)
 end
 
 --- Numbers of the subscription and the queue that it shares with its group.
@@ -272,13 +253,13 @@ end
 function Subscription:stats()
   local of = self.queue
   return {
-    queued = of.count,
+    queued = of.lane.ready(),
     delayed = of.delayed_count,
     held = of:held(),
-    bytes = of.bytes,
+    bytes = of:bytes(),
     dropped = of.dropped,
     members = of.members,
-    unsettled = self.taken,
+    unsettled = of:unsettled_of(self),
   }
 end
 
@@ -292,15 +273,14 @@ function Subscription:poll()
 end
 
 function Subscription:watch(waiter)
-  self.queue.alert = true
   self.queue.receivers:add(waiter)
   self.full:add(waiter)
 end
 
 function Subscription:unwatch(waiter)
   self.full:remove(waiter)
-  if self.queue.receivers:remove(waiter) and self.queue.count > 0 then
-    self.queue.receivers:wake_one()
+  if self.queue.receivers:remove(waiter) then
+    pass_on(self)
   end
 end
 
@@ -308,7 +288,7 @@ Subscription.__close = Subscription.close
 
 function Subscription:__tostring()
   local state = self.over and self.over.code or "open"
-  return ("weir.memory.subscription('%s', %s, %d wait)"):format(self.descriptor.name, state, self.queue.count)
+  return ("weir.memory.subscription('%s', %s, %d wait)"):format(self.descriptor.name, state, self.lane.ready())
 end
 
 return subscription
