@@ -128,23 +128,9 @@ bool weir_loop_alive(const weir_loop *loop) {
   return loop->pending > 0 || uv_loop_alive(&loop->uv) != 0;
 }
 
-void weir_loop_own(weir_loop *loop, weir_io *io, void (*release)(weir_io *io)) {
-  weir_list_init(&io->link);
-  weir_list_append(&loop->owned, &io->link);
-  io->release = release;
-}
-
-static void enlist(weir_loop *loop, weir_list *list, weir_link *link) {
-  if (!weir_list_linked(link)) weir_list_append(list, link);
-  if (loop->held || loop->kicked) return;
-  loop->kicked = true;
-  uv_async_send(&loop->kick);
-}
-
-void weir_loop_mark(weir_loop *loop, weir_link *link) { enlist(loop, &loop->dirty, link); }
-
-void weir_loop_soon(weir_loop *loop, weir_chore *chore) {
-  enlist(loop, &loop->chores, &chore->link);
+void weir_loop_mark(weir_loop *loop, weir_link *link) {
+  if (!weir_list_linked(link)) weir_list_append(&loop->dirty, link);
+  weir_loop_kick(loop);
 }
 
 unsigned char *weir_loop_borrow(weir_loop *loop) {

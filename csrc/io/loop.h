@@ -87,11 +87,36 @@ uint64_t weir_loop_deadline(const weir_loop *loop);
 /* Whether there is a connection, listener or request. */
 bool weir_loop_alive(const weir_loop *loop);
 
-/* For the files of this folder. */
-void weir_loop_own(weir_loop *loop, weir_io *io, void (*release)(weir_io *io));
-void weir_loop_mark(weir_loop *loop, weir_link *link);
+/* For the files of this folder and of csrc/brokers, whose modules are others: hence in the header.
+ */
+
+/* Lets something be ended by weir_loop_close(). */
+static inline void weir_loop_own(weir_loop *loop, weir_io *io, void (*release)(weir_io *io)) {
+  weir_list_init(&io->link);
+  weir_list_append(&loop->owned, &io->link);
+  io->release = release;
+}
+
+/* Makes the descriptor readable unless a flush will follow anyway. */
+static inline void weir_loop_kick(weir_loop *loop) {
+  if (loop->held || loop->kicked) return;
+  loop->kicked = true;
+  uv_async_send(&loop->kick);
+}
+
+/* A handle or request was begun: libuv has something to register. */
+static inline void weir_loop_touch(weir_loop *loop) {
+  loop->touched = true;
+  weir_loop_kick(loop);
+}
+
 /* Has the next flush run the chore, or the one that runs now, in a later round. */
-void weir_loop_soon(weir_loop *loop, weir_chore *chore);
+static inline void weir_loop_soon(weir_loop *loop, weir_chore *chore) {
+  if (!weir_list_linked(&chore->link)) weir_list_append(&loop->chores, &chore->link);
+  weir_loop_kick(loop);
+}
+
+void weir_loop_mark(weir_loop *loop, weir_link *link);
 /* A block of WEIR_LOOP_BUFFER bytes, or NULL; give it back with weir_loop_return(). */
 unsigned char *weir_loop_borrow(weir_loop *loop);
 void weir_loop_return(weir_loop *loop, unsigned char *block);

@@ -1,0 +1,32 @@
+/*
+ * Messages of libnats for Lua, and back.
+ *
+ * A message is copied once, into Lua strings, and natsMsg is given back: nothing of libnats
+ * outlives the call. Names of headers are in lower case in Lua; of a header with several values the
+ * first counts.
+ */
+#ifndef WEIR_BROKERS_NATS_MESSAGE_H
+#define WEIR_BROKERS_NATS_MESSAGE_H
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <nats/nats.h>
+#include <stdbool.h>
+
+/* Pushes a table with `payload`, `destination`, `headers` and what else there is: `reply_to`,
+ * `key`. `jetstream`: a subject for acknowledgements in place of the reply becomes `attempts`,
+ * `position`, `time` (seconds since 1970), `token` (that subject) and `consumed`, the place in the
+ * consumer. `headers`: index of the table that stands for none. False: it is no message of a
+ * stream, but a report to the subscription; the table has its headers, and so its `status`. */
+bool weir_nats_push_message(lua_State *L, natsMsg *msg, bool jetstream, int headers);
+
+/* Whether a subject may be published to: no white space, control characters, empty tokens or,
+ * unless `pattern`, wildcards. */
+bool weir_nats_subject_valid(const char *subject, size_t length, bool pattern);
+
+/* Makes a message with the headers of the table at `index` (nil: none). On failure *msg is NULL and
+ * the result says why, in words, naming the header. */
+const char *weir_nats_make_message(lua_State *L, int index, natsMsg **msg, const char *subject,
+                                   const char *reply, const char *payload, size_t length);
+
+#endif

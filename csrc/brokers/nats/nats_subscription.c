@@ -1,0 +1,174 @@
+/*
+ * A subscription for Lua. Messages wait in libnats, within its limits; beyond them it drops and
+ * counts.
+ *
+ *   link:subscribe(subject, group or nil, id, messages, bytes, jetstream, no_headers, class)
+ *       -> subscription | nil, code, text
+ *   subscription:pop() -> message | nil | nil, report     see message.h; `class` is its metatable;
+ * the report "no_responders": a request of this subscription went nowhere subscription:arm() ->
+ * whether there are messages; if not, the link's function is called for it, once
+ * subscription:stats() -> queued messages, queued bytes, dropped subscription:close()
+ */
+#include "brokers/nats/message.h"
+#include "brokers/nats/nats.h"
+
+#define NEVER_EMPTY UINT64_MAX
+
+static nats_subscription *check(lua_State *L) {
+  return luaL_checkudata(L, 1, WEIR_NATS_SUBSCRIPTION);
+}
+
+static void release(nats_subscription *self) {
+  weir_list_remove(&self->armed);
+  if (self->current != NULL) natsMsg_Destroy(self->current);
+  if (self->sub != NULL) natsSubscription_Destroy(self->sub);
+  self->current = NULL;
+  self->sub = NULL;
+}
+
+int weir_nats_subscribe(lua_State *L) {
+  nats_link *link = weir_nats_check_link(L);
+  size_t length;
+  const char *subject = luaL_checklstring(L, 2, &length);
+  const char *group = luaL_optstring(L, 3, NULL);
+  lua_Integer id = luaL_checkinteger(L, 4);
+  lua_Integer messages = luaL_checkinteger(L, 5), bytes = luaL_checkinteger(L, 6);
+  luaL_checktype(L, 8, LUA_TTABLE);
+  luaL_checktype(L, 9, LUA_TTABLE);
+  luaL_argcheck(L, messages > 0 && messages <= INT32_MAX, 5, "out of range");
+  luaL_argcheck(L, bytes > 0 && bytes <= INT32_MAX, 6, "out of range");
+  natsConnection *nc = weir_nats_connection(link);
+  if (nc == NULL) return weir_nats_fail(L, NATS_CONNECTION_CLOSED);
+  if (!weir_nats_subject_valid(subject, length, true)) {
+    return weir_nats_fail(L, NATS_INVALID_SUBJECT);
+  }
+  nats_subscription *self = lua_newuserdatauv(L, sizeof *self, 3);
+  *self = (nats_subscription){
+      .link = link, .id = id, .jetstream = lua_toboolean(L, 7) != 0, .empty_at = NEVER_EMPTY};
+  weir_list_init(&self->armed);
+  luaL_setmetatable(L, WEIR_NATS_SUBSCRIPTION);
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, -2, NATS_SUB_LINK);
+  lua_pushvalue(L, 8);
+  lua_setiuservalue(L, -2, NATS_SUB_HEADERS);
+  lua_pushvalue(L, 9);
+  lua_setiuservalue(L, -2, NATS_SUB_CLASS);
+  natsStatus status = group != NULL
+                          ? natsConnection_QueueSubscribeSync(&self->sub, nc, subject, group)
+                          : natsConnection_SubscribeSync(&self->sub, nc, subject);
+  if (status != NATS_OK) return weir_nats_fail(L, status);
+  status = natsSubscription_SetPendingLimits(self->sub, (int)messages, (int)bytes);
+  if (status != NATS_OK) return weir_nats_fail(L, status);
+  return 1;
+}
+
+/* The next message, or NULL; then *nobody says whether somebody asked where nobody responds. */
+static natsMsg *take(nats_subscription *self, bool *nobody) {
+  natsMsg *msg = NULL;
+  *nobody = false;
+  if (self->sub == NULL || self->link->link == NULL || !self->link->box->open) return NULL;
+  uint64_t reads = weir_nats_link_reads(self->link->link);
+  if (self->empty_at == reads) return NULL;
+  natsStatus status = natsSubscription_NextMsg(&msg, self->sub, 0);
+  if (status == NATS_SLOW_CONSUMER) { /* said once for what was dropped; the messages follow */
+    self->slow++;
+    status = natsSubscription_NextMsg(&msg, self->sub, 0);
+  }
+  *nobody = status == NATS_NO_RESPONDERS;
+  if (status != NATS_OK && !*nobody) self->empty_at = reads;
+  return msg;
+}
+
+static int subscription_pop(lua_State *L) {
+  nats_subscription *self = check(L);
+  if (self->current != NULL) natsMsg_Destroy(self->current);
+  bool nobody;
+  self->current = take(self, &nobody);
+  if (nobody) {
+    lua_pushnil(L);
+    lua_pushliteral(L, "no_responders");
+    return 2;
+  }
+  if (self->current == NULL) return 0;
+  lua_settop(L, 1);
+  lua_getiuservalue(L, 1, NATS_SUB_HEADERS);
+  bool message = weir_nats_push_message(L, self->current, self->jetstream, 2);
+  natsMsg_Destroy(self->current);
+  self->current = NULL;
+  lua_getiuservalue(L, 1, NATS_SUB_CLASS);
+  lua_setmetatable(L, -2);
+  if (message) return 1;
+  lua_pushnil(L);
+  lua_insert(L, -2);
+  return 2;
+}
+
+static bool has_messages(nats_subscription *self) {
+  uint64_t queued = 0;
+  return self->sub != NULL && natsSubscription_QueuedMsgs(self->sub, &queued) == NATS_OK &&
+         queued > 0;
+}
+
+static int subscription_arm(lua_State *L) {
+  nats_subscription *self = check(L);
+  bool ready = has_messages(self);
+  if (!ready && self->link->link != NULL && !weir_list_linked(&self->armed)) {
+    weir_list_append(&self->link->armed, &self->armed);
+  }
+  lua_pushboolean(L, ready);
+  return 1;
+}
+
+void weir_nats_wake(nats_link *box) {
+  weir_list ready;
+  weir_list_init(&ready);
+  for (weir_link *at = box->armed.next; at != &box->armed;) {
+    nats_subscription *self = weir_list_of(at, nats_subscription, armed);
+    at = at->next;
+    if (!has_messages(self)) continue;
+    weir_list_remove(&self->armed);
+    weir_list_append(&ready, &self->armed);
+  }
+  for (weir_link *at; (at = weir_list_first(&ready)) != NULL;) {
+    nats_subscription *self = weir_list_of(at, nats_subscription, armed);
+    weir_list_remove(at);
+    weir_nats_emit(box, "ready", self->id, NULL);
+  }
+}
+
+static int subscription_stats(lua_State *L) {
+  nats_subscription *self = check(L);
+  int messages = 0, bytes = 0;
+  int64_t dropped = 0;
+  if (self->sub != NULL) {
+    (void)natsSubscription_GetPending(self->sub, &messages, &bytes);
+    (void)natsSubscription_GetDropped(self->sub, &dropped);
+  }
+  lua_pushinteger(L, messages);
+  lua_pushinteger(L, bytes);
+  lua_pushinteger(L, dropped);
+  return 3;
+}
+
+static int subscription_close(lua_State *L) {
+  release(check(L));
+  return 0;
+}
+
+static const luaL_Reg methods[] = {
+    {"pop", subscription_pop},
+    {"arm", subscription_arm},
+    {"stats", subscription_stats},
+    {"close", subscription_close},
+    {NULL, NULL},
+};
+static const luaL_Reg metamethods[] = {{"__gc", subscription_close}, {NULL, NULL}};
+
+void weir_nats_open_subscription(lua_State *L) {
+  luaL_newmetatable(L, WEIR_NATS_SUBSCRIPTION);
+  luaL_setfuncs(L, metamethods, 0);
+  lua_newtable(L);
+  luaL_setfuncs(L, methods, 0);
+  lua_setfield(L, -2, "__index");
+  lua_pop(L, 1);
+}
