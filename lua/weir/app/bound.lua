@@ -42,7 +42,7 @@ end
 -- The publisher of the application as it runs now.
 local function current(self)
   local running = self.app.running
-  if not running or running.state == "stopped" or running.state == "failed" then
+  if not self.app:is_live() then
     return nil, CLOSED
   elseif self.running ~= running then
     local publisher, err = make(self, running)

@@ -73,6 +73,9 @@ local function add_middleware(self, name, field, fn)
   if not settings.is_callable(fn) then
     error(("%s:%s: a function is expected, not a %s"):format(self.what, name, type(fn)), 3)
   end
+  if self.is_live and self:is_live() then
+    error(("%s:%s: middleware must be added before the application starts"):format(self.what, name), 3)
+  end
   local former, list = self.options[field], {}
   if type(former) == "table" then
     for i, each in ipairs(former) do

@@ -81,9 +81,11 @@ function App:added(entry)
   return setmetatable({ app = self, entry = entry }, Handle)
 end
 
-local function is_live(app)
-  local running = app.running
-  return running and running.state ~= "stopped" and running.state ~= "failed"
+--- Whether it has been started and has not stopped yet.
+-- @treturn boolean
+function App:is_live()
+  local running = self.running
+  return running ~= nil and running.state ~= "stopped" and running.state ~= "failed"
 end
 
 --- Adds a broker. The first is that of every handler which names none.
@@ -94,7 +96,7 @@ end
 function App:broker(broker, options)
   if options ~= nil and type(options) ~= "table" then
     error("app:broker: options must be a table, not a " .. type(options), 2)
-  elseif is_live(self) then
+  elseif self:is_live() then
     error("app:broker: brokers must be added before the application starts", 2)
   end
   options = options or {}
@@ -187,7 +189,7 @@ local Loaded = {
 }
 
 local function begin(self, opts)
-  if is_live(self) then
+  if self:is_live() then
     error("the application runs already", 3)
   end
   return require("weir.app.running").begin(self, opts)

@@ -27,9 +27,6 @@ local function give_up(self, id)
 end
 
 local function open_one(self, registration, deadline)
-  for _, handler in ipairs(registration.handlers) do
-    handler.state = self.value
-  end
   local consumer, err = brokers.persist(function(timeout)
     return require("weir.app.consume").start(registration, self.env, timeout)
   end, deadline, function(err, pause)

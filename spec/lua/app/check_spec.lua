@@ -80,6 +80,9 @@ describe("the check of an application", function()
       app:subscriber("a", { tiemout = 1 }, nothing) -- line + 2
       app:subscriber("b", { retry = { max_attempts = 0 } }, nothing)
       app:subscriber("c", { codec = "jsn", workers = "many" }, nothing)
+      app:subscriber("d", nothing)
+      app:subscriber("d", nothing)
+      app:subscriber("e", { tiemout = 1 }, nothing)
     end)
     local ok, found = app:check()
     assert.is_nil(ok)
@@ -88,7 +91,7 @@ describe("the check of an application", function()
       places[i] = each.source:match("check_spec.lua:(%d+)$") - line
       assert.equal(each.source .. ": " .. each.message, tostring(each))
     end
-    assert.same({ 2, 3, 4, 4 }, places)
+    assert.same({ 2, 3, 4, 4, 6, 7 }, places)
   end)
 
   it("names the broker that was meant", function()
