@@ -530,7 +530,6 @@ local function keep_start(self)
   if not self.scanner then
     return #start > self.longest and scan_failure(self, "limit", "the value is longer than allowed") or nil
   end
-  self.scanner:reset()
   local behind, word, what = self.scanner:next(start)
   if word ~= "again" then
     return scan_failure(self, word, behind and "the codec takes a value for cut that is whole" or what)

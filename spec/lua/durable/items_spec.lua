@@ -54,6 +54,115 @@ local function framed_next(bytes, position)
   return bytes:sub(position + 2, behind - 1), behind
 end
 
+-- A server whose stream comes in just these parts: an answer for each.
+local function server_of(parts)
+  return here.script(function(request)
+    local at = tonumber(request.target:match("offset=o(%d+)")) or 0
+    local headers = {
+      { "Content-Type", "application/x-parts" }, { "Stream-Next-Offset", "o" .. math.min(at + 1, #parts) },
+    }
+    if at + 1 >= #parts then
+      headers[3] = { "Stream-Up-To-Date", "true" }
+    end
+    return here.answer(200, headers, parts[at + 1])
+  end)
+end
+
+describe("Values in parts", function()
+  -- Reads all; and from behind each value again, with what is expected there.
+  local function assert_values(values, spec, ...)
+    local server = server_of({ ... })
+    local client = durable.client({ base_url = server.url })
+    local stream = client:stream("/x", { codec = spec })
+    local reader, places = stream:read(), { [0] = "-1" }
+    for i = 1, #values do
+      assert.same(values[i], (assert(reader:next_item(10))))
+      places[i] = reader.offset
+    end
+    assert.is_nil(reader:next_item(10))
+    assert.is_nil(select(2, reader:next_item(10)))
+    assert.equal(places[#values], reader.offset)
+    for i = 0, #values do
+      assert.same({ table.unpack(values, i + 1) }, collect(stream:read({ offset = places[i] })))
+    end
+    client:close()
+    server:close()
+    return places
+  end
+
+  for _, name in ipairs({ "msgpack", "cbor" }) do
+    it("are put together wherever they were cut, as " .. name, run(function()
+      local own = codec.get(name)
+      local values, bytes = { { a = "two" }, "x", { 1, { 70000 } } }, ""
+      for _, value in ipairs(values) do
+        bytes = bytes .. own.encode(value)
+      end
+      for cut = 1, #bytes - 1 do
+        assert_values(values, name, bytes:sub(1, cut), bytes:sub(cut + 1))
+        assert_values(values, name, bytes:sub(1, cut - 1), bytes:sub(cut, cut), bytes:sub(cut + 1))
+      end
+    end))
+
+    it("leave the position before the one that is not complete, as " .. name, run(function()
+      local own = codec.get(name)
+      local bytes = own.encode(1) .. own.encode({ "long", "value" })
+      local server = server_of({ bytes:sub(1, 3), bytes:sub(4, 6), bytes:sub(7, -2) })
+      local client = durable.client({ base_url = server.url })
+      local reader = client:stream("/x", { codec = name }):read()
+      assert.equal(1, (reader:next_item(10)))
+      assert.equal("-1,1", reader.offset)
+      assert.is_nil((assert.is_nil(select(2, reader:next_item(10)))))
+      assert.equal("-1,1", reader.offset)
+      client:close()
+      server:close()
+    end))
+  end
+
+  it("are put together for a codec of one's own", run(function()
+    local spec = framed({ decode_next = framed_next })
+    local places = assert_values({ "abcde", "xy", "123" }, spec, "\0\5ab", "cde\0\2xy\0\3", "12", "3")
+    assert.same({ "o1,3", "o1,7", "o4" }, { places[1], places[2], places[3] })
+  end))
+
+  it("may need what follows them to be complete", run(function()
+    local spec = {
+      encode = tostring,
+      decode = tostring,
+      decode_next = function(bytes, position)
+        local value, stop = bytes:match("^(%a);()[%a.]", position)
+        if not value then
+          return bytes:sub(position) == "." and "the end" or nil, bytes:sub(position) == "." and position + 1 or "again"
+        end
+        return value, stop
+      end,
+    }
+    local places = assert_values({ "a", "b", "c", "the end" }, spec, "a;", "b", ";c;", ".")
+    assert.same({ "o1", "o2,1", "o3", "o4" }, { places[1], places[2], places[3], places[4] })
+  end))
+
+  it("are refused when a codec of one's own says 'again' for too long, or without need", run(function()
+    local function fails(spec, ...)
+      local server = server_of({ ... })
+      local client = durable.client({ base_url = server.url })
+      local reader = client:stream("/x", { codec = spec }):read({ max_event = 300 })
+      local _, err = reader:next_item(10)
+      assert.equal("-1", reader.offset)
+      client:close()
+      server:close()
+      return err
+    end
+    local spec = framed({ decode_next = framed_next })
+    assert.equal("too_large", fails(spec, "\9\9" .. ("x"):rep(200), ("x"):rep(200)).code)
+    local late = framed({ decode_next = function(bytes)
+      if #bytes < 8 then
+        return nil, "again"
+      end
+      return "value", 3
+    end })
+    assert.matches("took a value for cut that is whole", fails(late, "abcd", "efgh").message, 1, true)
+  end))
+end)
+
 describe("The values of a durable stream", function()
   if not here.available() then
     pending("the reference server is not installed: spec/setup test")
@@ -242,7 +351,7 @@ describe("The values of a durable stream", function()
       for _, live in ipairs({ false, "long-poll" }) do
         local reader = stream:read({ max_event = 50, live = live })
         assert.equal("short", (reader:next_item()))
-        local _, err = reader:next_item()
+        local _, err = reader:next_item(10)
         assert.equal("too_large", err.code)
         assert.equal(reader.offset, err.offset)
         assert.equal(err, select(2, reader:next_item()))
@@ -256,7 +365,7 @@ describe("The values of a durable stream", function()
       assert(client:stream(url, { content_type = content_type }):create({ data = own.encode(7) .. claim }))
       local reader = client:stream(url):read({ live = "long-poll" })
       assert.equal(7, (reader:next_item()))
-      assert.equal("too_large", select(2, reader:next_item()).code)
+      assert.equal("too_large", select(2, reader:next_item(10)).code)
     end))
 
     it("end with a parse error at bytes that are none, as " .. name, run(function()
