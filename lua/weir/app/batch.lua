@@ -59,7 +59,7 @@ end
 local function decode_all(pipeline, entry, list, attempt)
   local counts, raw, shortcut = pipeline.counts, entry.raw, not pipeline.observer
   local values, messages, count = {}, list, 0
-  counts.consumed = counts.consumed + #list
+  counts.consumed = counts.consumed + (attempt and 0 or #list)
   for i = 1, #list do
     local message = list[i]
     local headers, payload = message.headers, message.payload

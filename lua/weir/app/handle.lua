@@ -168,7 +168,7 @@ function handle.is_put_off(pipeline, message)
     return false
   end
   pipeline.held:add(seconds, message, function()
-    pipeline:take(message)
+    pipeline:take(message, context.attempt(message)) -- now, whatever the header says
   end, true)
   return true
 end
@@ -284,17 +284,16 @@ end
 --- Handles one message; returns when it is settled, or held.
 -- @param pipeline
 -- @param message
--- @tparam[opt] number attempt where it is not what the message says
+-- @tparam[opt] number attempt of a message that was taken before and held since
 function handle.take(pipeline, message, attempt)
   local counts, headers = pipeline.counts, message.headers
-  counts.consumed = counts.consumed + 1
-  local start
-  if counts.on then
-    start = now()
+  local start = counts.on and now()
+  if not attempt then
+    counts.consumed = counts.consumed + 1
     counts:sized(#message.payload)
-  end
-  if (message.attempts or 1) > 1 then
-    counts.redeliveries = counts.redeliveries + 1
+    if (message.attempts or 1) > 1 then
+      counts.redeliveries = counts.redeliveries + 1
+    end
   end
   if attempt or not (headers[NOT_BEFORE] or headers[RETRY_FOR]) or not handle.is_put_off(pipeline, message) then
     handle_slowly(pipeline, message, attempt)

@@ -70,7 +70,7 @@ local function new(registration, env, subscription)
   return self
 end
 
---- Handles a message; `attempt` where that is not what the message says.
+--- Handles a message; with `attempt` one that was held.
 Pipeline.take = handle.take
 
 --- A context for a message that has none yet.

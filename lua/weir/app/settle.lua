@@ -285,7 +285,9 @@ local function reply_place(job)
   elseif asked_for then
     return asked_for
   end
-  return reply == true and false or nil
+  if reply == true then
+    return false
+  end
 end
 
 -- Publishes one answer to a place, with the options that it came with.
