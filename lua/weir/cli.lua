@@ -23,7 +23,7 @@ M.FAILED = 1
 M.USAGE = 2
 
 -- In the order of `weir help`.
-local commands = { "help", "version", "run", "durable" }
+local commands = { "help", "version", "run", "conformance", "durable" }
 
 local usage_mt = {
   __name = "weir.cli.usage_error",

@@ -69,8 +69,11 @@ end
 
 -- The live broker and its twin in process: lists of `{ options, claims, checks }`.
 local function runs(options, only)
-  local list = {}
-  for _, each in ipairs({ options, options_of.in_process(options) }) do
+  local list, brokers = {}, { options }
+  if options.in_process ~= false then
+    brokers[2] = options_of.in_process(options)
+  end
+  for _, each in ipairs(brokers) do
     local claims = runner.claims(each)
     local checks = {}
     for _, check in ipairs(chosen(only)) do

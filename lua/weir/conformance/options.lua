@@ -24,6 +24,7 @@ local KNOWN = {
   timeouts = "table",
   skip = "table",
   seed = "number",
+  in_process = "boolean",
 }
 
 local SERVER = { kill = "function", start = "function", port = "number", host = "string" }
@@ -93,6 +94,7 @@ end
 -- - `timeouts`: see `TIMEOUTS`
 -- - `skip`: names of checks to the reasons why they are left out
 -- - `seed`: of the random bytes
+-- - `in_process`: false leaves the second run on the twin in process out, where other options have had it already
 -- @tparam table given
 -- @treturn table
 function options.check(given)

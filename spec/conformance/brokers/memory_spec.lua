@@ -18,6 +18,7 @@ conformance.busted({
     return memory.new({ max_payload = 65536 })
   end,
   descriptor = descriptor,
+  timeouts = { delay = 0.4 },
   max_payload = 65536,
   bad_destinations = BAD,
 })
@@ -58,5 +59,7 @@ conformance.busted({
     return memory.new({ dir = dir })
   end,
   descriptor = descriptor,
+  timeouts = { delay = 0.4 },
+  in_process = false,
   program = DURABLE:format(dir),
 })

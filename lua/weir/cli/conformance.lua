@@ -1,0 +1,155 @@
+--- `weir conformance`: checks that a broker fulfils the contract.
+-- @module weir.cli.conformance
+local cli = require("weir.cli")
+local nearest = require("weir.nearest")
+
+local M = {
+  summary = "check that a broker does what the contract of brokers says",
+  usage = "MODULE|FILE.lua [OPTION...]",
+  help = [[
+MODULE or FILE.lua returns the options of the suite, at least { make = function() return BROKER end },
+or a broker module, whose new() is called without options. Each check is printed with its result; those
+of capabilities that the broker does not claim are replaced by one that it refuses them honestly. Then
+all that need no server run again on its twin in process.
+
+  --only PATTERN   only the checks whose names match, a Lua pattern: --only '^settlement'
+  --list           print the names of the checks and what each proves; without MODULE, all of them
+  --json           one JSON object for each check, and one for the whole, in lines
+
+Exit status: 0 nothing failed, 1 something did, or the broker could not be loaded, 2 wrong use.]],
+}
+
+local OPTIONS = { "json", "list", "only" }
+
+local function usage(message, ...)
+  return nil, cli.usage_error(message:format(...))
+end
+
+local function read_option(result, args, i)
+  local name, value = args[i]:match("^%-%-([%w-]+)=(.*)$")
+  name = name or args[i]:match("^%-%-([%w-]+)$")
+  if name == "json" or name == "list" then
+    if value then
+      return usage("--%s takes no value", name)
+    end
+    result[name] = true
+    return i + 1
+  elseif name ~= "only" then
+    local meant = name and nearest(name, OPTIONS)
+    return usage("unknown option '%s'%s", args[i], meant and ("; did you mean '--%s'?"):format(meant) or "")
+  end
+  local used = value and 1 or 2
+  value = value or args[i + 1]
+  if not value then
+    return usage("--only needs a value")
+  elseif not pcall(string.find, "", value) then
+    return usage("--only: '%s' is no Lua pattern", value)
+  end
+  result.only = value
+  return i + used
+end
+
+local function read(args)
+  local result, i = {}, 1
+  while i <= #args do
+    if args[i]:find("^%-.") then
+      local err
+      i, err = read_option(result, args, i)
+      if not i then
+        return nil, err
+      end
+    elseif result.name then
+      return usage("one word too many: '%s'", args[i])
+    else
+      result.name = args[i]
+      i = i + 1
+    end
+  end
+  if not result.name and not result.list then
+    return usage("the module or the file of the broker is missing")
+  end
+  return result
+end
+
+local function list(options, console)
+  local count = 0
+  for _, check in ipairs(require("weir.conformance").checks()) do
+    if not options.only or check.name:find(options.only) then
+      count = count + 1
+      console.out:write(("%-42s %s\n"):format(check.name, check.proves))
+    end
+  end
+  if count == 0 then
+    return nil, ("no check matches '%s'"):format(options.only)
+  end
+  return cli.OK
+end
+
+local MARKS = { passed = "ok  ", failed = "FAIL", skipped = "skip" }
+
+local function text_report(console)
+  local broker
+  return function(result)
+    if result.broker ~= broker then
+      broker = result.broker
+      console.out:write(console:style(console.out, "bold", broker), "\n")
+    end
+    local mark = MARKS[result.status]
+    if result.status == "failed" then
+      mark = console:style(console.out, "red", mark)
+    end
+    console.out:write(("  %s  %s"):format(mark, result.name))
+    if result.status == "skipped" then
+      console.out:write(": ", result.message)
+    elseif result.status == "failed" then
+      console.out:write("\n        ", (result.message:gsub("\n", "\n        ")))
+    end
+    console.out:write("\n")
+    console.out:flush()
+  end
+end
+
+local function json_report(console)
+  local json = require("weir.codec").get("json")
+  return function(result)
+    console.out:write(assert(json.encode(result)), "\n")
+    console.out:flush()
+  end
+end
+
+local function sum(results)
+  local counts = { passed = 0, failed = 0, skipped = 0 }
+  for _, result in ipairs(results) do
+    counts[result.status] = counts[result.status] + 1
+  end
+  return counts
+end
+
+function M.run(args, console)
+  local options, err = read(args)
+  if not options then
+    return nil, err
+  elseif options.list then
+    return list(options, console)
+  end
+  local conformance = require("weir.conformance")
+  local given
+  given, err = conformance.load(options.name)
+  if not given then
+    return nil, err
+  end
+  local report = (options.json and json_report or text_report)(console)
+  local fine, results = conformance.run(given, { only = options.only, report = report })
+  if #results == 0 then
+    return nil, ("no check that has a meaning for this broker matches '%s'"):format(options.only)
+  end
+  local counts = sum(results)
+  if options.json then
+    report(counts)
+  else
+    console.out:write(("%d passed, %d failed, %d skipped\n"):format(counts.passed, counts.failed, counts.skipped))
+  end
+  return fine and cli.OK or cli.FAILED
+end
+
+return M
