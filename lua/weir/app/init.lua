@@ -348,6 +348,7 @@ local function make(title, version, info)
 end
 
 --- Makes an application.
+-- @function weir.app
 -- @tparam string title
 -- @tparam string version
 -- @tparam[opt] table info for documents: `description`, `contact`, `license`, `tags`, `id`, `terms_of_service`,
