@@ -58,7 +58,7 @@ pid=$!
 echo $pid
 read -r signal || signal=KILL
 kill -$signal $pid
-wait $pid
+wait $pid 2>/dev/null
 ]]
 
 local function launch(self)
@@ -67,7 +67,7 @@ local function launch(self)
   args[#args + 1] = "-c"
   args[#args + 1] = self.dir .. "/server.conf"
   local handle
-  self.running = true
+  self.running, self.silent = true, false
   handle = assert(luv.spawn("sh", { args = args, stdio = { stdin, stdout, 2 } }, function()
     self.running = false
     handle:close()
@@ -77,6 +77,7 @@ local function launch(self)
   stdout:read_start(function(_, data)
     self.pid = self.pid or tonumber(data and data:match("%d+"))
     if not data then
+      self.silent = true
       stdout:close()
     end
   end)
@@ -114,9 +115,10 @@ end
 function Server:kill(signal)
   self.stdin:write((signal or "KILL") .. "\n")
   await(function()
-    return not self.running
+    return not self.running and self.silent
   end, "it did not end")
   self.stdin:close()
+  runtime.pause() -- luv cannot end a state while it closes something
 end
 
 --- Stops it without ending it, or lets it go on: "sigstop", "sigcont".

@@ -149,7 +149,7 @@ local function on_changed(self)
     self.up = false
     self.reason = errors.new("disconnected", code ~= "disconnected" and text or nil)
     show_state(self)
-    fail_requests(self, errors.new("disconnected"))
+    fail_requests(self, errors.new(self.closing and "closed" or "disconnected"))
     self.room:wake_all()
   elseif name == "closed" and not self.ended then
     local err = errors.new(self.closing and "closed" or code or "disconnected", not self.closing and text or nil)
