@@ -17,6 +17,7 @@ local lanes = {}
 
 local setmetatable, type = setmetatable, type
 local OVER, SETTLED = message.OVER, message.SETTLED
+local size_of, with_headers = message.size, message.with_headers
 
 local FEW = 16 -- places of a new ring
 local MANY = 1024 -- places that an empty ring may keep
@@ -88,10 +89,10 @@ function lanes.new(refresh, slow_publish, max_payload)
   end
 
   function shared.publish(self, destination, payload, headers, options)
-    if headers == nil and options == nil then
+    if options == nil then
       local push = pushes[destination]
-      if push and type(payload) == "string" then
-        local ok, err = push(payload)
+      if push and type(payload) == "string" and (headers == nil or type(headers) == "table") then
+        local ok, err = push(payload, headers)
         if ok then
           return true
         elseif err then
@@ -270,22 +271,24 @@ function lanes.new(refresh, slow_publish, max_payload)
     --- Makes what publishes a payload to a destination that this queue alone gets.
     function lane.pusher(destination)
       local kind = message.kind({ queue = queue, ack = lane.ack, destination = destination })
-      return function(payload)
-        local bytes = #payload
+      return function(payload, headers)
+        if budget <= 0 then
+          local routes = pushes
+          local cancelled = renew()
+          if cancelled or pushes ~= routes then -- somebody subscribed, or closed all, when the loop had its turn
+            return false, cancelled
+          end
+        end
+        local bytes = headers and size_of(payload, headers) or #payload
         local left = free - bytes
         if room <= 0 or left < 0 or bytes > max_payload or count == size then
           return false
-        elseif budget <= 0 then
-          local cancelled = renew()
-          if cancelled then
-            return false, cancelled
-          end
         end
         budget, sequence = budget - 1, sequence + 1
         room, free = room - 1, left
         local at = head + count
-        items[at > size and at - size or at] =
-          setmetatable({ payload = payload, position = sequence, time = wall, slot = 0 }, kind)
+        items[at > size and at - size or at] = headers and with_headers(kind, payload, headers, bytes, sequence, wall)
+          or setmetatable({ payload = payload, position = sequence, time = wall, slot = 0 }, kind)
         count = count + 1
         if receivers.count > 0 then
           receivers:wake_one()

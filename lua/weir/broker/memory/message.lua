@@ -96,6 +96,20 @@ function message.new(queue, payload, headers, size, destination, position, time,
   }, queue and queue.kind or Loose)
 end
 
+--- Makes one of a kind that knows its queue and its destination.
+function message.with_headers(kind, payload, headers, size, position, time)
+  return setmetatable({
+    payload = payload,
+    headers = headers,
+    position = position,
+    time = time,
+    slot = 0,
+    size = size,
+    key = headers["partition-key"],
+    reply_to = headers["reply-to"],
+  }, kind)
+end
+
 --- The next delivery of a message that comes back: the old one is over and stays so.
 -- @tparam table old
 -- @tparam table queue

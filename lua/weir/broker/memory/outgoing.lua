@@ -211,7 +211,8 @@ end
 -- @tparam ?number deadline until which it may wait for room
 -- @treturn boolean true; or nil and an error
 function outgoing.publish_items(engine, items, deadline)
-  local refusal = engine:refusal() or engine.shared.refresh()
+  local cancelled = engine.shared.refresh() -- which may give others a turn
+  local refusal = engine:refusal() or cancelled
   if refusal then
     return nil, refusal
   end

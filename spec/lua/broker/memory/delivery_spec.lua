@@ -314,4 +314,31 @@ describe("a topic of the memory broker", function()
     task:join(5)
     assert.equal(3, turns)
   end)
+
+  it("notices what others do in that turn: a subscription, a cancellation, a shutdown", function()
+    local real = memory.new()
+    real:connect()
+    local subscription, out = real:subscribe("a"), real:publisher()
+    local function loop()
+      while true do
+        local ok, err = out:publish("a", "x")
+        if not ok then
+          return ok, err
+        end
+        local message = subscription:try_next()
+        if message then
+          message:ack()
+        end
+      end
+    end
+    local one, two = tasks.spawn(loop), tasks.spawn(loop)
+    tasks.sleep(0.002)
+    local second = real:subscribe("a")
+    assert(second:next(5)):ack()
+    second:close()
+    one:cancel()
+    fails("cancelled", one:join(5))
+    real:shutdown()
+    fails("closed", two:join(5))
+  end)
 end)
