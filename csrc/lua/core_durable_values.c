@@ -40,7 +40,7 @@ static int values_next(lua_State *L) {
     lua_pushstring(L, weir_status_name(status));
     lua_pushstring(L, values->error);
   }
-  lua_pushinteger(L, (lua_Integer)(from + taken + 1));
+  lua_pushinteger(L, position + (lua_Integer)taken);
   return status == WEIR_OK ? 1 : 4;
 }
 
