@@ -6,11 +6,15 @@ local id = require("weir.id")
 
 local trace = {}
 
-local PATTERN = "^(%x%x)%-(%x+)%-(%x+)%-(%x%x)(.*)$"
+-- Version, trace, parent and flags; what later versions add comes after a hyphen.
+local PATTERN = "^[0-9a-f]+%-[0-9a-f]+%-[0-9a-f]+%-[0-9a-f]+%f[-\0]"
+local LENGTH, HYPHEN = 55, ("-"):byte()
 local NO_TRACE, NO_SPAN = ("0"):rep(32), ("0"):rep(16)
 
--- Longest `tracestate` that is carried on.
-local LONGEST_STATE = 2048
+-- Longest `traceparent` that is read, and longest `tracestate` that is carried on.
+local LONGEST, LONGEST_STATE = 512, 2048
+
+local byte, find, sub = string.byte, string.find, string.sub
 
 --- The parts of a `traceparent` header.
 -- @param value of the header; anything
@@ -18,18 +22,19 @@ local LONGEST_STATE = 2048
 -- @treturn ?string the id of the parent span, 16 hex digits
 -- @treturn ?string flags, 2 hex digits
 function trace.parse(value)
-  if type(value) ~= "string" or #value < 55 or #value > 512 then
+  if type(value) ~= "string" or #value < LENGTH or #value > LONGEST then
     return nil
   end
-  local version, trace_id, span_id, flags, rest = value:match(PATTERN)
-  if not version or #trace_id ~= 32 or #span_id ~= 16 or value:find("%u") then
+  local _, last = find(value, PATTERN)
+  local a, b, c = byte(value, 3), byte(value, 36), byte(value, 53)
+  if last ~= LENGTH or a ~= HYPHEN or b ~= HYPHEN or c ~= HYPHEN then
     return nil
-  elseif version == "ff" or trace_id == NO_TRACE or span_id == NO_SPAN then
-    return nil
-  elseif version == "00" and rest ~= "" or rest ~= "" and rest:sub(1, 1) ~= "-" then
-    return nil -- later versions may add fields
   end
-  return trace_id, span_id, flags
+  local version, trace_id, span_id = sub(value, 1, 2), sub(value, 4, 35), sub(value, 37, 52)
+  if version == "ff" or trace_id == NO_TRACE or span_id == NO_SPAN or version == "00" and #value > LENGTH then
+    return nil
+  end
+  return trace_id, span_id, sub(value, 54, LENGTH)
 end
 
 --- A `traceparent` that begins a trace, flagged as sampled: who comes after decides by that.

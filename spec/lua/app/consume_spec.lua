@@ -225,6 +225,21 @@ describe("the end", function()
     end)
   end
 
+  it("does not take it for a failure that a cancelled handler raises", function()
+    run(function(t)
+      local running = t:start("in", { policy = { on_failure = "drop" } }, function()
+        assert(weir.sleep(1000))
+      end)
+      t:send("in", {})
+      t:until_true(function()
+        return running:stats().in_flight == 1
+      end)
+      running:close(0)
+      assert.equal(0, running:stats().drop)
+      assert.equal(1, running:stats().returned)
+    end)
+  end)
+
   it("gives back the message of a handler that never ends, however hard it is asked", function()
     run(function(t)
       local running = t:start("in", function()

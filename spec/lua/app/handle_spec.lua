@@ -189,6 +189,13 @@ describe("a handler", function()
     end
   end)
 
+  it("that answers with false fails even where it has a place for replies", function()
+    local stats = outcome_of({ reply = "out", policy = { on_failure = "drop" } }, function()
+      return false
+    end, "drop")
+    assert.equal(1, stats.drop)
+  end)
+
   it("whose policy acknowledges failures is done with them", function()
     local stats = outcome_of({ policy = { on_failure = "ack" } }, function()
       error("never mind")
