@@ -100,6 +100,16 @@ static size_t count_until(const weir_lmdb_batch *batch, size_t position, bool *e
   return count;
 }
 
+size_t weir_lmdb_batch_middle(const weir_lmdb_batch *batch, size_t from, size_t to) {
+  size_t middle = from + (to - from) / 2, at = from;
+  while (at < middle || (at == from && at < to)) {
+    head h;
+    memcpy(&h, batch->bytes + at, sizeof h);
+    at += sizeof h + h.klen + (size_t)h.vlen;
+  }
+  return at;
+}
+
 bool weir_lmdb_batch_fits(const weir_lmdb_batch *batch, size_t position) {
   bool exact = true;
   if (position != 0 && position != batch->len) count_until(batch, position, &exact);

@@ -38,6 +38,8 @@ int weir_lmdb_batch_apply(const weir_lmdb_batch *batch, size_t from, size_t to, 
                           const MDB_dbi *dbis);
 /* Whether an operation begins or ends at this position. */
 bool weir_lmdb_batch_fits(const weir_lmdb_batch *batch, size_t position);
+/* A position between two others, about in the middle; `to` if only one operation is there. */
+size_t weir_lmdb_batch_middle(const weir_lmdb_batch *batch, size_t from, size_t to);
 /* Forgets the operations from this position on, which weir_lmdb_batch_fits(). */
 void weir_lmdb_batch_cut(weir_lmdb_batch *batch, size_t position);
 /* Forgets the operations; keeps the memory unless it is much. */

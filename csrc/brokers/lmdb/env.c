@@ -15,7 +15,8 @@
 #define DATA_FILE "data.mdb" /* LMDB's name for it */
 #define LOCK_FILE "weir.lock"
 #define LEAST_RESERVE ((size_t)1 << 20)
-#define LEAST_ROOM ((off_t)1 << 18) /* for the pages of the trees that a job rewrites */
+#define DISK_RESERVE ((size_t)1 << 20) /* of the file, for deletions on a full disk */
+#define LEAST_ROOM ((off_t)1 << 18)    /* for the pages of the trees that a job rewrites */
 
 /* --- a signal --------------------------------------------------------------------------------- */
 
@@ -178,6 +179,50 @@ static int apply_once(weir_lmdb *db, const weir_lmdb_job *job) {
   return error;
 }
 
+/* Pages of the file that LMDB will use again: those in its database of free pages, number 0, whose
+ * values are lists that begin with their length. */
+static size_t free_pages(weir_lmdb *db) {
+  MDB_txn *txn;
+  MDB_cursor *cursor;
+  MDB_val key, list;
+  size_t total = 0, count;
+  if (mdb_txn_begin(db->env, NULL, MDB_RDONLY, &txn) != 0) return 0;
+  if (mdb_cursor_open(txn, 0, &cursor) == 0) {
+    while (mdb_cursor_get(cursor, &key, &list, MDB_NEXT) == 0) {
+      memcpy(&count, list.mv_data, sizeof count);
+      total += count;
+    }
+    mdb_cursor_close(cursor);
+  }
+  mdb_txn_abort(txn);
+  return total;
+}
+
+/* Has the disk set aside what a job may need and the reserve; or there is as much in the file. */
+static int ensure_room(weir_lmdb *db, const weir_lmdb_job *job) {
+  MDB_envinfo info;
+  MDB_stat stat;
+  mdb_filehandle_t fd;
+  int error = mdb_env_info(db->env, &info);
+  if (error == 0) error = mdb_env_stat(db->env, &stat);
+  if (error == 0) error = mdb_env_get_fd(db->env, &fd);
+  if (error != 0) return error;
+  size_t used = (info.me_last_pgno + 1) * stat.ms_psize, bytes = job->to - job->from;
+  size_t needed = used + bytes + bytes / 2 + DISK_RESERVE, most = db->max_size + db->reserve;
+  if (needed > most) needed = most;
+  if (needed <= db->allocated) return 0;
+  size_t ahead = needed + needed / 8;
+  if (ahead > most) ahead = most;
+  error = posix_fallocate(fd, 0, (off_t)ahead);
+  if (error != 0) {
+    ahead = needed;
+    error = posix_fallocate(fd, 0, (off_t)needed);
+  }
+  if (error == 0) db->allocated = ahead;
+  if (error != 0 && used + free_pages(db) * stat.ms_psize >= needed) return 0;
+  return error == EOPNOTSUPP || error == EINVAL ? 0 : error; /* this file system cannot */
+}
+
 /* LMDB says EIO when a write was cut short, as it is where the disk or the limit of a file is
  * reached in the middle of it. Asks the system for the room that the job may need: if it has none,
  * that is what was wrong; else the job can be tried again. */
@@ -196,6 +241,7 @@ static int run_job(weir_lmdb *db, const weir_lmdb_job *job, bool wait) {
   /* A commit that used the reserve left the map so large; LMDB does not cut off what is in use. */
   if (db->size > limit) error = resize(db, limit, wait);
   bool asked = false;
+  if (error == 0 && !job->reserve) error = ensure_room(db, job);
   while (error == 0) {
     error = apply_once(db, job);
     if (error == EIO && !asked) {

@@ -6,8 +6,10 @@
  * descriptor readable when it is done; one at a time. Reads are LMDB's read transactions, begun and
  * ended here because the map may move only while there are none.
  *
- * The map grows by itself, twofold, up to `max_size`. In a full one even a deletion may need a new
- * page; so there is a reserve above it that commits use only when they are told to.
+ * The map grows by itself, twofold, up to `max_size`. In a full one even a deletion needs new pages
+ * (what it changes is copied); so there is a reserve above it that commits use only when they are
+ * told to. For the same reason the file is kept longer than what is in use: other commits fail when
+ * the disk has not got that much, and deletions still find room in it.
  *
  * All functions are called by one thread. Errors are LMDB's numbers, errno's, or one of
  * weir_lmdb_error; weir_lmdb_code() has a stable name for each.
@@ -53,6 +55,7 @@ typedef struct weir_lmdb {
   MDB_dbi dbis[WEIR_LMDB_MAX_DATABASES];
   int lock; /* descriptor of the file that is locked */
   size_t max_size, reserve;
+  size_t allocated;      /* bytes from the beginning of the file that the disk has room for */
   size_t size;           /* of the map now; `mutex` once there is the thread */
   pthread_mutex_t mutex; /* of what follows */
   pthread_cond_t changed;

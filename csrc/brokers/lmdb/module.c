@@ -254,6 +254,24 @@ static int batch_clear(lua_State *L) {
 }
 
 /***
+ * A position between two others, about in the middle.
+ * @function batch:middle
+ * @tparam integer from
+ * @tparam integer to
+ * @treturn integer `to` if there is one change between them at most
+ */
+static int batch_middle(lua_State *L) {
+  const lua_batch *box = luaL_checkudata(L, 1, BATCH);
+  lua_Integer from = luaL_checkinteger(L, 2), to = luaL_checkinteger(L, 3);
+  luaL_argcheck(L, from >= 0 && from <= to && to <= (lua_Integer)box->batch.len, 2,
+                "there is no such part of the batch");
+  check_position(L, &box->batch, 2, from);
+  check_position(L, &box->batch, 3, to);
+  lua_pushinteger(L, (lua_Integer)weir_lmdb_batch_middle(&box->batch, (size_t)from, (size_t)to));
+  return 1;
+}
+
+/***
  * Forgets the changes from a position on.
  * @function batch:cut
  * @tparam integer position
@@ -635,7 +653,8 @@ static int env_fd(lua_State *L) {
 }
 
 /***
- * Bytes of the file that are in use or were, and up to which it may grow.
+ * Bytes of the file that are in use or were, and up to which that may grow. The file is longer:
+ * room is set aside for what comes next.
  * @function env:size
  * @treturn integer
  * @treturn integer
@@ -660,10 +679,9 @@ static int env_tostring(lua_State *L) {
 /* --- the module ------------------------------------------------------------------------------- */
 
 static const luaL_Reg batch_methods[] = {
-    {"put", batch_put},           {"append", batch_append},
-    {"del", batch_del},           {"join", batch_join},
-    {"position", batch_position}, {"clear", batch_clear},
-    {"cut", batch_cut},           {NULL, NULL},
+    {"put", batch_put},   {"append", batch_append},     {"del", batch_del},
+    {"join", batch_join}, {"position", batch_position}, {"clear", batch_clear},
+    {"cut", batch_cut},   {"middle", batch_middle},     {NULL, NULL},
 };
 static const luaL_Reg batch_meta[] = {
     {"__gc", gc_batch}, {"__len", batch_len}, {"__tostring", batch_tostring}, {NULL, NULL}};

@@ -88,12 +88,26 @@ local function commit(self, batch, from, to, reserve)
   return nil, err
 end
 
+-- Commits notes where there may be little room: in parts, as small as need be, for each makes room for the next.
+local function commit_notes(self, batch, from, to)
+  local ok, err = commit(self, batch, from, to, true)
+  local middle = not ok and not self.failed and batch:middle(from, to)
+  if ok or not middle or middle >= to then
+    return ok, err
+  end
+  ok, err = commit_notes(self, batch, from, middle)
+  if ok then
+    ok, err = commit_notes(self, batch, middle, to)
+  end
+  return ok, err
+end
+
 -- There was no room for all at once. Returns the error for notes that still found none.
 local function commit_apart(self, batch, split, units, err)
   local wrong
   if split > 0 then
     local ok
-    ok, wrong = commit(self, batch, 0, split, true)
+    ok, wrong = commit_notes(self, batch, 0, split)
     if ok then
       wrong = nil
     end
@@ -131,7 +145,7 @@ local function round(self)
   notes:join(units)
   local wrong = self.failed
   if not wrong and #notes > 0 then
-    local ok, err = commit(self, notes, 0, notes:position())
+    local ok, err = commit(self, notes, 0, notes:position(), waiting[1] == nil)
     if not ok then
       wrong = self.failed
       if not wrong then
