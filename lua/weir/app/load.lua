@@ -34,7 +34,7 @@ end
 return function(path)
   local chunk, why = loadfile(path)
   if not chunk then
-    return nil, errors.new("load", (why:gsub("^cannot open ([^\n]*)$", "cannot open '%1'")))
+    return nil, errors.new("load", why)
   end
   find_neighbours(path)
   local ok, result, made, run = app_module.observe(chunk)
