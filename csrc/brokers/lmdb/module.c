@@ -665,7 +665,7 @@ static int env_size(lua_State *L) {
   MDB_stat stat;
   mdb_env_info(env->db.env, &info);
   mdb_env_stat(env->db.env, &stat);
-  lua_pushinteger(L, (lua_Integer)((info.me_last_pgno + 1) * stat.ms_psize));
+  lua_pushinteger(L, (lua_Integer)(info.me_last_pgno + 1) * (lua_Integer)stat.ms_psize);
   lua_pushinteger(L, (lua_Integer)env->db.max_size);
   return 2;
 }

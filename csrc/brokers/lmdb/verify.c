@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <lmdb.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -63,21 +62,23 @@ typedef struct {
   size_t why_size;
 } file;
 
-__attribute__((format(printf, 2, 3))) static bool bad(const file *f, const char *format, ...) {
-  va_list args;
-  va_start(args, format);
-  vsnprintf(f->why, f->why_size, format, args);
-  va_end(args);
+static bool bad(const file *f, const char *what) {
+  snprintf(f->why, f->why_size, "%s", what);
+  return false;
+}
+
+static bool bad_page(const file *f, uint64_t number, const char *what) {
+  snprintf(f->why, f->why_size, "page %llu %s", (unsigned long long)number, what);
   return false;
 }
 
 /* Notes that a page is in use. */
 static bool reach(file *f, uint64_t number) {
   if (number < 2 || number >= f->pages) {
-    return bad(f, "page %llu is not in the file", (unsigned long long)number);
+    return bad_page(f, number, "is not in the file");
   }
   unsigned char *byte = &f->seen[number / 8], bit = (unsigned char)(1u << number % 8);
-  if (*byte & bit) return bad(f, "page %llu is used twice", (unsigned long long)number);
+  if (*byte & bit) return bad_page(f, number, "is used twice");
   *byte |= bit;
   return true;
 }
@@ -89,7 +90,7 @@ static bool check_overflow(file *f, uint64_t number, uint64_t size) {
   uint64_t pages = head.lower | (uint64_t)head.upper << 16;
   uint64_t needed = (sizeof head + size + f->page - 1) / f->page;
   if (head.number != number || (head.flags & PAGE_KIND) != PAGE_OVERFLOW || pages < needed) {
-    return bad(f, "page %llu does not begin a large value", (unsigned long long)number);
+    return bad_page(f, number, "does not begin a large value");
   }
   if (pages > f->pages - number) return bad(f, "a large value is cut off");
   for (uint64_t i = 1; i < pages; i++) {
@@ -141,11 +142,11 @@ static bool check_page(file *f, uint64_t number, int depth, bool main) {
   int kind = depth > 1 ? PAGE_BRANCH : PAGE_LEAF;
   if (head.number != number || (head.flags & PAGE_KIND) != kind || head.lower < sizeof head ||
       head.lower % 2 != 0 || head.lower > head.upper || head.upper > f->page) {
-    return bad(f, "page %llu is not what leads to it says", (unsigned long long)number);
+    return bad_page(f, number, "is not what leads to it says");
   }
   size_t count = (head.lower - sizeof head) / 2;
   if (count == 0) {
-    return bad(f, "page %llu is empty", (unsigned long long)number);
+    return bad_page(f, number, "is empty");
   }
   for (size_t i = 0; i < count; i++) {
     uint16_t at;
@@ -157,7 +158,7 @@ static bool check_page(file *f, uint64_t number, int depth, bool main) {
 
 static bool check_tree(file *f, const tree *t, bool main) {
   if (t->root == NO_PAGE) return t->entries == 0 || bad(f, "a database has lost its root");
-  if (t->depth == 0 || t->depth > MAX_DEPTH) return bad(f, "a database is %u deep", t->depth);
+  if (t->depth == 0 || t->depth > MAX_DEPTH) return bad(f, "a database is too deep");
   return check_page(f, t->root, t->depth, main);
 }
 
@@ -176,7 +177,7 @@ static bool find_meta(file *f, meta *newest) {
   if (newest->version != DATA_VERSION) return true;
   f->page = newest->trees[0].pad;
   if (f->page < 512 || f->page > MAX_PAGE || (f->page & (f->page - 1)) != 0) {
-    return bad(f, "its pages have %zu bytes", f->page);
+    return bad(f, "its pages have an impossible size");
   }
   f->pages = f->size / f->page;
   if (f->pages < 2) return bad(f, "it is too short");
@@ -188,7 +189,7 @@ static bool find_meta(file *f, meta *newest) {
 }
 
 static int check(file *f) {
-  meta newest;
+  meta newest = {0};
   if (!find_meta(f, &newest)) return MDB_CORRUPTED;
   if (newest.version != DATA_VERSION) return 0;
   f->seen = calloc(1, (size_t)(f->pages / 8 + 1));
@@ -199,6 +200,7 @@ static int check(file *f) {
 }
 
 int weir_lmdb_verify(const char *path, char *why, size_t size) {
+  if (size > 0) why[0] = '\0';
   if (sizeof(size_t) != sizeof(uint64_t)) return 0; /* other sizes in the file */
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return errno == ENOENT ? 0 : errno;
