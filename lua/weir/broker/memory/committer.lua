@@ -269,8 +269,14 @@ function Committer:close()
     runtime.cancel_timer(self.timer)
     self.timer = nil
   end
+  while self.active and runtime.can_block() do
+    runtime.pause() -- the commit under way ends first
+  end
   if self.poll and not self.poll:is_closing() then
     self.poll:close()
+    if runtime.can_block() then
+      runtime.pause() -- luv must have let go of the handle before the program may end
+    end
   end
 end
 

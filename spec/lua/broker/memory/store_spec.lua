@@ -404,6 +404,19 @@ describe("weir.broker.memory.store", function()
     support.fails("damaged", open())
   end)
 
+  it("lets the program end, closed or not", function()
+    kept:close()
+    for _, ending in ipairs({ "kept:close()", "", "os.exit(true, true)", "kept:append({})" }) do
+      local result = support.program(([[
+        local kept = assert(require("weir.broker.memory.store").open(%q))
+        kept:load(print, print, print)
+        assert(kept:declare("g", {}))
+        %s
+      ]]):format(dir, ending))
+      assert.equal(0, result.status, ending .. result.err)
+    end
+  end)
+
   it("says so where LMDB is missing", function()
     local result = support.program(([[
       package.preload["weir.brokers.lmdb"] = function() error("no such library") end
