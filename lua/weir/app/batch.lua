@@ -36,12 +36,9 @@ local function assemble(subscription, max, linger)
   return list
 end
 
--- Counts a message, and decodes it. Nil where it does not get to the handler, and is seen to.
+-- Decodes a message that may ask for more than that. Nil where it does not get to the handler, and is seen to.
 local function decode(pipeline, entry, message, attempt)
   local counts, observer = pipeline.counts, pipeline.observer
-  if (message.attempts or 1) > 1 then
-    counts.redeliveries = counts.redeliveries + 1
-  end
   if not attempt and handle.is_put_off(pipeline, message) then
     return nil
   elseif observer and observer.received then
@@ -57,7 +54,8 @@ end
 
 -- What of the messages gets to the handler: their values, and those messages.
 local function decode_all(pipeline, entry, list, attempt)
-  local counts, raw, shortcut = pipeline.counts, entry.raw, not pipeline.observer
+  local counts, shortcut = pipeline.counts, not pipeline.observer and not entry.schema
+  local decode_payload = entry.codec.decode
   local values, messages, count = {}, list, 0
   counts.consumed = counts.consumed + (attempt and 0 or #list)
   for i = 1, #list do
@@ -68,10 +66,14 @@ local function decode_all(pipeline, entry, list, attempt)
     else
       counts:sized(#payload)
     end
+    if (message.attempts or 1) > 1 and not attempt then
+      counts.redeliveries = counts.redeliveries + 1
+    end
     local value
-    if raw and shortcut and (headers == entry.usual_headers or handle.is_usual(entry, headers)) then
-      value = payload
-    else
+    if shortcut and (headers == entry.usual_headers or handle.is_usual(entry, headers)) then
+      value = decode_payload(payload)
+    end
+    if value == nil then
       value = decode(pipeline, entry, message, attempt)
     end
     if value == nil and messages == list then

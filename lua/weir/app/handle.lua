@@ -335,7 +335,7 @@ local function short_path(pipeline)
       if held.full and held:wait_for_room() then
         return CANCELLED
       end
-      local switches = runtime.switches
+      local switches = measured and runtime.switches
       local message, err = pull(subscription)
       if not message then
         return err

@@ -76,6 +76,33 @@ describe("a subscription", function()
     end)
   end)
 
+  it("is asked by one worker at a time", function()
+    run(function(t)
+      local inside, most = 0, 0
+      local subscribe = t.broker.subscribe
+      function t.broker.subscribe(...)
+        local subscription = assert(subscribe(...))
+        local next_message = subscription.next
+        function subscription.next(...)
+          inside = inside + 1
+          most = math.max(most, inside)
+          local message, err = next_message(...)
+          inside = inside - 1
+          return message, err
+        end
+        return subscription
+      end
+      local running = t:start("in", { workers = { count = 3 } }, function()
+        weir.sleep(0.001)
+      end)
+      for _ = 1, 10 do
+        t:send("in", {})
+      end
+      t:counted(running, "ack", 10)
+      assert.equal(1, most)
+    end)
+  end)
+
   it("whose connection ends for good ends the service, and does not spin", function()
     run(function(t)
       local running = t:start("in", function() end)

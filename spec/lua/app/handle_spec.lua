@@ -299,15 +299,17 @@ describe("the codec", function()
   end)
 
   it("raw hands out the bytes whatever the content type", function()
-    run(function(t)
-      local got
-      local running = t:start("in", { codec = "raw" }, function(value)
-        got = value
+    for _, timeout in ipairs({ false, 5 }) do
+      run(function(t)
+        local got
+        local running = t:start("in", { codec = "raw", timeout = timeout }, function(value)
+          got = value
+        end)
+        t:send("in", '{"a":1}', { ["content-type"] = "application/json" })
+        t:counted(running, "ack", 1)
+        assert.equal('{"a":1}', got)
       end)
-      t:send("in", '{"a":1}', { ["content-type"] = "application/json" })
-      t:counted(running, "ack", 1)
-      assert.equal('{"a":1}', got)
-    end)
+    end
   end)
 
   it("remembers no more content types than a peer may make up", function()

@@ -63,6 +63,7 @@ describe("a handler with a timeout", function()
     end)
     assert.is_false(result[1])
     assert.equal("timeout", result[2].code)
+    assert.is_nil(result[4])
     assert.is_true(weir.now() - began < 2)
   end)
 
@@ -76,6 +77,7 @@ describe("a handler with a timeout", function()
       end
     end)
     assert.equal("timeout", result[2].code)
+    assert.is_nil(result[4])
     result = call(0.02, function()
       return pcall(function()
         while true do
@@ -84,6 +86,7 @@ describe("a handler with a timeout", function()
     end)
     assert.is_false(result[1])
     assert.equal("timeout", result[2].code)
+    assert.is_nil(result[4])
   end)
 
   it("that will not be cancelled is left behind, and the next message is handled", function()
