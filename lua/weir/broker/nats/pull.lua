@@ -336,6 +336,12 @@ function Pull:release()
     self.unsettled[message.position] = message
     message = self.native:pop()
   end
+  -- Left first: otherwise the server would send here again what goes back. It forgets the requests of somebody who
+  -- left when it is asked about the consumer; one that it still has, it answers with what goes back, into nothing.
+  self.native:close()
+  if self.requests[1] and next(self.unsettled) and self.connection.up then
+    self.api:call(("CONSUMER.INFO.%s.%s"):format(self.stream, self.consumer), nil, runtime.now() + 1)
+  end
   for _, each in pairs(self.unsettled) do
     self.connection:publish(each.token, NAK)
   end
