@@ -102,7 +102,7 @@ function M.start(opts)
   self.dir = file:read("l")
   file:close()
   self.url = ("%s://127.0.0.1:%d"):format(opts.scheme or "nats", self.port)
-  local text = opts.config or ""
+  local text = "debug: true\n" .. (opts.config or "")
   if opts.jetstream ~= false then
     text = text .. ("\njetstream { store_dir: %q, max_mem: 256M, max_file: 1G }\n"):format(self.dir .. "/store")
   end
@@ -139,6 +139,14 @@ function Server:stop()
   os.execute("rm -rf '" .. self.dir .. "'")
 end
 
+--- How many clients are connected; nil when there are none.
+function Server:connections()
+  local opened = select(2, self:log():gsub("Client connection created", ""))
+  local closed = select(2, self:log():gsub("Client connection closed", ""))
+  return opened > closed and opened - closed or nil
+end
+
+--- What it wrote.
 function Server:log()
   local file = assert(io.open(self.dir .. "/log"))
   local text = file:read("a")

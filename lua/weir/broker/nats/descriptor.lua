@@ -197,7 +197,7 @@ function M.jetstream(opts, settings)
     max_ack_pending = keep(problems, options.count, what, "max_ack_pending", opts.max_ack_pending, 1),
     max_deliver = max_deliver,
     deliver_policy = opts.deliver_policy,
-    start_sequence = keep(problems, options.count, what, "start_sequence", opts.start_sequence, 1),
+    start_sequence = keep(problems, options.count, what, "start_sequence", opts.start_sequence, 1, nil, 2 ^ 53),
     start_time = opts.start_time,
     batch = keep(problems, options.count, what, "batch", opts.batch, 1, 256),
     expires = keep(problems, options.seconds, what, "expires", opts.expires, 30),

@@ -52,13 +52,13 @@ function M.seconds(what, name, value, default)
   return value
 end
 
---- A whole number of at least `least`.
-function M.count(what, name, value, least, default)
+--- A whole number of at least `least`, and less than `most` (2^31).
+function M.count(what, name, value, least, default, most)
   if value == nil then
     return default
-  elseif type(value) ~= "number" or value % 1 ~= 0 or value < least or value >= 2 ^ 31 then
-    local text = "%s: option '%s' must be a whole number from %d to 2^31 - 1, not %s"
-    error(text:format(what, name, least, tostring(value)), 0)
+  elseif type(value) ~= "number" or value % 1 ~= 0 or value < least or value >= (most or 2 ^ 31) then
+    local text = "%s: option '%s' must be a whole number from %d to %.0f, not %s"
+    error(text:format(what, name, least, (most or 2 ^ 31) - 1, tostring(value)), 0)
   end
   return math.tointeger(value)
 end
