@@ -2,7 +2,7 @@
 --
 -- - of the message: `name` (the destination), `headers`, `attempt` (from 1), `key`, `position`, `time`, `message_id`,
 --   `correlation_id`, `reply_to`, `payload`, `fields` (the broker's own), `message`;
--- - of the application: `app`, `state`, `handler` (its name), `broker` (the label), `log`;
+-- - of the application: `app`, `state`, `handler` (its name), `broker` (the label), `log`, `clock`;
 -- - of a batch: `batch` is true, `size`, and `items`, a list with a context for each value; `name` is that of the
 --   subscription, and there are no fields of one message.
 --

@@ -86,6 +86,7 @@ function handle.prepare(pipeline, handler)
     app = env.app,
     state = handler.state == nil and env.state or handler.state,
     log = pipeline.log,
+    clock = pipeline.clock,
     handler = entry.id,
     broker = pipeline.label,
     name = registration.descriptor.name,
@@ -290,7 +291,7 @@ function handle.take(pipeline, message, attempt)
   local start = counts.on and now()
   if not attempt then
     counts.consumed = counts.consumed + 1
-    counts:sized(#message.payload)
+    counts:sized(#message.payload, 1)
     if (message.attempts or 1) > 1 then
       counts.redeliveries = counts.redeliveries + 1
     end
@@ -317,6 +318,16 @@ local function short_path(pipeline)
   local measured, took = counts.on, counts.took
   local current, current_ctx -- what the handler is called with
   local ended = 0 -- when the last message was done
+  -- What is not in `counts` yet: messages that are done; how many of the last had which size; quick ones, and their
+  -- time.
+  local done, size, same, short, short_time = 0, -1, 0, 0, 0
+
+  function counts.gather()
+    counts.consumed, counts.ack = counts.consumed + done, counts.ack + done
+    counts:sized(size, same)
+    counts.short, counts.short_time = counts.short + short, counts.short_time + short_time
+    done, same, short, short_time = 0, 0, 0, 0
+  end
 
   local function finish(message, value, ctx, a, b)
     counts.consumed = counts.consumed + 1
@@ -353,12 +364,11 @@ local function short_path(pipeline)
           if runtime.switches ~= switches then
             start = now()
           end
-          local size = #value
-          if size == counts.size then
-            counts.same = counts.same + 1
-          else
-            counts:sized(size)
+          if #value ~= size then
+            counts:sized(size, same)
+            size, same = #value, 0
           end
+          same = same + 1
         end
         if message.attempts ~= 1 and (message.attempts or 1) > 1 then
           counts.redeliveries = counts.redeliveries + 1
@@ -375,7 +385,7 @@ local function short_path(pipeline)
           local a, b = call(value, ctx)
           current = nil
           if (a == true or (a == nil and b == nil)) and not pipeline.marked and (not acks or message:ack()) then
-            counts.done = counts.done + 1
+            done = done + 1
           else
             finish(message, value, ctx, a, b)
           end
@@ -384,7 +394,7 @@ local function short_path(pipeline)
           ended = now()
           local seconds = ended - start
           if seconds <= SHORT then
-            counts.short, counts.short_time = counts.short + 1, counts.short_time + seconds
+            short, short_time = short + 1, short_time + seconds
           else
             took(counts, seconds)
           end
