@@ -173,18 +173,20 @@ function Engine:unroute(queue)
   queue.senders:wake_all()
 end
 
---- The queue of a key; made if there is none.
--- @treturn table the queue
--- @treturn boolean whether it is new
-function Engine:queue(key, descriptor, capacity)
-  local queue = self.queues[key]
-  if queue then
-    return queue, false
+--- Makes the queue of a key that has none.
+-- @tparam string key
+-- @tparam table descriptor
+-- @tparam table capacity
+-- @tparam[opt] table store where its deliveries are kept
+-- @treturn table
+function Engine:queue(key, descriptor, capacity, store)
+  local queue = new_queue(self, key, descriptor, capacity, self.slow_next)
+  if store then
+    queue:keep_in(store)
   end
-  queue = new_queue(self, key, descriptor, capacity, self.slow_next)
   self.queues[key] = queue
   self:route(queue)
-  return queue, true
+  return queue
 end
 
 --- Forgets a queue and all that is in it.

@@ -14,6 +14,7 @@ local contract = require("weir.broker.contract")
 local descriptors = require("weir.broker.memory.descriptor")
 local engines = require("weir.broker.memory.engine")
 local errors = require("weir.errors")
+local groups = require("weir.broker.memory.groups")
 local history = require("weir.broker.memory.history")
 local message = require("weir.broker.memory.message")
 local new_state = require("weir.broker.state")
@@ -167,80 +168,16 @@ function Broker:watch(fn)
   return self.status:watch(fn)
 end
 
--- What of a second descriptor of a group contradicts the queue that there is.
-local function conflict(queue, descriptor)
-  local capacity = descriptor.capacity and descriptors.capacity(descriptor.capacity, {
-    messages = queue.max_messages,
-    bytes = queue.max_bytes,
-  })
-  for _, name in ipairs({ "durable", "overflow", "ack_wait" }) do
-    if descriptor[name] ~= nil and descriptor[name] ~= queue[name] then
-      return name
-    end
-  end
-  if capacity and (capacity.messages ~= queue.max_messages or capacity.bytes ~= queue.max_bytes) then
-    return "capacity"
-  end
-end
-
--- The key of a group, or of a subscription without one.
-local function key_of(self, descriptor)
-  if descriptor.group then
-    return descriptor.name .. "\0" .. descriptor.group
-  end
-  self.serial = self.serial + 1
-  return ("\0%d"):format(self.serial)
-end
-
--- A group that is there already: who comes first decides about its settings, until all have gone.
-local function join(self, queue, descriptor)
-  local differs = conflict(queue, descriptor)
-  if not differs then
-    return true
-  elseif next(queue.subscriptions) then
-    local text = "the group '%s' of topic %s is there already, with another '%s'"
-    return nil, errors.new("conflict", text:format(descriptor.group, descriptor.name, differs))
-  end
-  queue:adopt(descriptor, descriptors.capacity(descriptor.capacity, self.capacity))
-  return true
-end
-
--- Tells the store of a queue that it is to keep, and goes where it is to begin.
-local function prepare(self, queue, descriptor, is_new)
-  local engine = self.engine
-  if engine.store and queue.durable then
-    local ok, err = recovery.declare(engine, queue)
-    if not ok then
-      return nil, err
-    end
-  end
-  if is_new and descriptor.from and descriptor.from ~= "new" then
-    return history.seek(engine, queue, descriptor.from)
-  end
-  return true
-end
-
 -- The queue of a descriptor, made if need be.
 local function queue_of(self, descriptor)
-  local engine, key = self.engine, key_of(self, descriptor)
-  local queue = engine.queues[key]
-  local is_new = not queue
-  if is_new then
-    queue = engine:queue(key, descriptor, descriptors.capacity(descriptor.capacity, self.capacity))
+  local key
+  if descriptor.group then
+    key = groups.key(descriptor)
   else
-    local ok, err = join(self, queue, descriptor)
-    if not ok then
-      return nil, err
-    end
+    self.serial = self.serial + 1
+    key = ("\0%d"):format(self.serial)
   end
-  local ok, err = prepare(self, queue, descriptor, is_new)
-  if not ok then
-    if is_new then
-      engine:drop_queue(queue)
-    end
-    return nil, err
-  end
-  return queue
+  return groups.queue(self.engine, key, descriptor, self.capacity)
 end
 
 --- Subscribes: from now on, what is published to the topic waits here. Members of one group share what comes.

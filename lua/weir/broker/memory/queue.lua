@@ -94,17 +94,20 @@ function Queue:deliver_at(delivery, at)
   self:hold(delivery, at)
 end
 
---- From now on a store is told what happens to deliveries.
+--- From now on a store, or none, is told what happens to deliveries.
 function Queue:keep_in(store)
   self.store = store
+  self.engine:forget_topics()
   self:watch()
 end
 
---- Takes over the settings of another descriptor.
+--- Takes over what a descriptor says of the settings.
 function Queue:adopt(descriptor, capacity)
-  self.overflow = descriptor.overflow or "wait"
-  self.ack_wait = descriptor.ack_wait
-  self.durable = descriptor.durable or false
+  self.overflow = descriptor.overflow or self.overflow
+  self.ack_wait = descriptor.ack_wait or self.ack_wait
+  if descriptor.durable ~= nil then
+    self.durable = descriptor.durable
+  end
   self.max_messages, self.max_bytes = capacity.messages, capacity.bytes
   self.lane.resize(capacity.messages, capacity.bytes)
   self:watch()

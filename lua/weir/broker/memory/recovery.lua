@@ -1,7 +1,6 @@
 --- The memory broker's durable side: what a store has is taken up again, and groups are made known to it.
 -- @module weir.broker.memory.recovery
 
-local errors = require("weir.errors")
 local message = require("weir.broker.memory.message")
 local pattern = require("weir.broker.memory.pattern")
 local stores = require("weir.broker.memory.store")
@@ -31,8 +30,7 @@ local function restore_group(engine, store, key, spec)
     overflow = spec.overflow,
     ack_wait = spec.ack_wait,
   }
-  local queue = engine:queue(key, descriptor, { messages = spec.messages, bytes = spec.bytes })
-  queue:keep_in(store)
+  engine:queue(key, descriptor, { messages = spec.messages, bytes = spec.bytes }, store)
 end
 
 local function restore_delivery(engine, key, id, record, attempts, due)
@@ -113,17 +111,12 @@ function recovery.open(engine, dir, options)
 end
 
 --- Makes a durable group known to the store, or its new settings.
+-- @tparam table engine
+-- @tparam string key
+-- @tparam table queue or what it will be
 -- @treturn boolean true; or nil and an error
-function recovery.declare(engine, queue)
-  local ok, err = engine.store:declare(queue.key, spec_of(queue))
-  if not ok then
-    return nil, err
-  elseif engine.is_closed then
-    return nil, errors.new("closed", "the broker was shut down")
-  end
-  queue:keep_in(engine.store)
-  engine:forget_topics()
-  return true
+function recovery.declare(engine, key, queue)
+  return engine.store:declare(key, spec_of(queue))
 end
 
 return recovery
