@@ -1,0 +1,196 @@
+--- Services that are hurt, for the specs of faults: on each broker whose server can be started here.
+local durable = dofile("spec/lua/durable/support.lua")
+local ledger = require("spec.lua.app.faults.ledger")
+local nats = require("spec.lua.nats_server")
+local programs = require("spec.programs")
+local shell = require("spec.house.shell")
+local tasks = require("weir.task")
+local weir = require("weir")
+
+local M = {}
+
+local serial = 0
+
+-- --- brokers --------------------------------------------------------------------------------------
+
+local places = {
+  {
+    name = "the memory broker on disk",
+    kind = "memory",
+    available = pcall(require, "weir.brokers.lmdb"),
+    start = function()
+      return { stop = function() end }
+    end,
+  },
+  {
+    name = "durable streams",
+    kind = "durable",
+    available = durable.available(),
+    start = function()
+      local server
+      tasks.run(function()
+        server = durable.server({ quiet = true })
+      end)
+      return server
+    end,
+  },
+  {
+    name = "JetStream",
+    kind = "nats",
+    available = nats.available(),
+    start = function()
+      local server
+      tasks.run(function()
+        server = nats.start()
+      end)
+      return server
+    end,
+  },
+}
+
+-- --- services -------------------------------------------------------------------------------------
+
+local Service = {}
+Service.__index = Service
+
+--- Starts it.
+-- @tparam[opt] table env variables of the environment
+-- @return a program of `spec.programs`
+function Service:start(env)
+  local all = { LEDGER = self.path }
+  for _, each in ipairs({ self.env, env or {} }) do
+    for name, value in pairs(each) do
+      all[name] = tostring(value)
+    end
+  end
+  local words = { "lua5.4", "lua/bin/weir", "run", self.file, "--log-level", self.log_level or "error" }
+  local program = programs.start(words, all)
+  self.programs[#self.programs + 1] = program
+  return program
+end
+
+--- What it said since it was asked the last time, and everything together in `self.lines`.
+function Service:read()
+  local list
+  list, self.at = ledger.read(self.path, self.at)
+  for _, words in ipairs(list) do
+    self.lines[#self.lines + 1] = words
+    self.count[words[1]] = (self.count[words[1]] or 0) + 1
+  end
+  return list
+end
+
+--- Waits until a program has said so many lines that begin with a word since its start.
+function Service:await(program, word, count)
+  local before = self.count[word] or 0
+  return program:await(function()
+    self:read()
+    return (self.count[word] or 0) - before >= count
+  end)
+end
+
+--- Waits until check() is true of what it said.
+function Service:until_true(program, check)
+  return program:await(function()
+    self:read()
+    return check()
+  end)
+end
+
+--- The second words of all lines that begin with a word, from a line on: as a set, and as a list.
+function Service:all(word, from)
+  local set, list = {}, {}
+  for i = from or 1, #self.lines do
+    local words = self.lines[i]
+    if words[1] == word then
+      local id = tonumber(words[2]) or words[2]
+      set[id] = (set[id] or 0) + 1
+      list[#list + 1] = id
+    end
+  end
+  return set, list
+end
+
+--- Forgets what it said.
+function Service:forget()
+  self:read()
+  self.lines, self.count = {}, {}
+end
+
+--- Ends it as the system does, and waits for that: the status must be that of the signal.
+function Service:stop(program)
+  program:kill("sigterm")
+  local status, out, err = program:wait(20)
+  assert(status == 143, ("it ended with status %d:\n%s%s"):format(status, out, err))
+  self:read()
+end
+
+function Service:discard()
+  for _, program in ipairs(self.programs) do
+    program:discard()
+  end
+  self.remove()
+end
+
+--- Makes a service of a file beside this one.
+-- @tparam table place of `each_broker`
+-- @tparam string file
+function M.service(place, file)
+  serial = serial + 1
+  local dir, remove = shell.scratch()
+  local server = place.server or {}
+  return setmetatable({
+    file = "spec/lua/app/faults/" .. file,
+    path = dir .. "/ledger",
+    dir = dir,
+    env = { BROKER = place.kind, URL = server.url, DIR = dir .. "/state", PREFIX = "f" .. serial },
+    remove = remove,
+    programs = {},
+    lines = {},
+    count = {},
+    at = 0,
+  }, Service)
+end
+
+--- Describes the same for each broker: `body(service)` is called once, `service(file)` makes a service for a test.
+-- @tparam[opt] {string,...} kinds those that are meant; all when left out
+function M.each_broker(kinds, body)
+  for _, place in ipairs(places) do
+    local wanted = kinds == nil
+    for _, kind in ipairs(kinds or {}) do
+      wanted = wanted or kind == place.kind
+    end
+    if wanted then
+      describe("on " .. place.name, function()
+        if not place.available then
+          pending("(it is not here)")
+          return
+        end
+        local made = {}
+        setup(function()
+          place.server = place.start()
+        end)
+        teardown(function()
+          tasks.run(function()
+            place.server:stop()
+          end)
+        end)
+        after_each(function()
+          for _, each in ipairs(made) do
+            each:discard()
+          end
+          made = {}
+        end)
+        body(function(file)
+          local service = M.service(place, file or "service.lua")
+          made[#made + 1] = service
+          return service
+        end, place)
+      end)
+    end
+  end
+end
+
+M.sleep = weir.sleep
+
+return M
