@@ -64,7 +64,7 @@ local function decode_all(pipeline, entry, list, attempt)
     if #payload == counts.size then
       counts.same = counts.same + 1
     else
-      counts:sized(#payload)
+      counts:sized(#payload, 1)
     end
     if (message.attempts or 1) > 1 and not attempt then
       counts.redeliveries = counts.redeliveries + 1

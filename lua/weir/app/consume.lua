@@ -159,6 +159,13 @@ function Running:spawn(fn)
   return task
 end
 
+--- Starts the task that sees to what is held; most subscriptions never hold anything.
+function Running:start_release()
+  self:spawn(function()
+    release(self)
+  end)
+end
+
 -- --- the object -----------------------------------------------------------------------------------
 
 --- Pulls no more. What was pulled is still handled.
@@ -249,7 +256,7 @@ end
 -- `consumed`, `ack`, `retry`, `drop`, `dead_letter`, `skip`, `returned`, `decode_failures`, `redeliveries`.
 function Running:stats()
   local pipeline, counts = self.pipeline, self.pipeline.counts
-  counts:settle()
+  counts.gather()
   local stats = {
     in_flight = pipeline:left(),
     held = pipeline.held.count,
@@ -306,9 +313,6 @@ local function begin(self)
       end)
     end
   end
-  self:spawn(function()
-    release(self)
-  end)
 end
 
 --- Subscribes, and starts to handle messages. The broker must be connected.

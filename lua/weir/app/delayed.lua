@@ -26,10 +26,12 @@ delayed.LONGEST = LONGEST
 --- Makes an empty holder.
 -- @tparam table clock
 -- @tparam[opt=1000] number limit
-function delayed.new(clock, limit)
+-- @tparam[opt] function on_first is called when it gets its first item, to start who takes them out
+function delayed.new(clock, limit, on_first)
   return setmetatable({
     clock = clock,
     limit = limit or LIMIT,
+    on_first = on_first,
     items = {}, -- a heap, by `due` and then by order
     count = 0,
     full = false, -- nothing more should be pulled
@@ -112,6 +114,11 @@ function Held:add(seconds, message, run, handles)
   push(self.items, self.count, item)
   if self.items[1] == item then
     set_timer(self)
+  end
+  if self.on_first and not self.closed then
+    local start = self.on_first
+    self.on_first = nil
+    start()
   end
 end
 

@@ -85,7 +85,7 @@ function handle.prepare(pipeline, handler)
   entry.meta = context.metatable({
     app = env.app,
     state = handler.state == nil and env.state or handler.state,
-    log = pipeline.log,
+    log = pipeline.log:with({ handler = entry.id }),
     clock = pipeline.clock,
     handler = entry.id,
     broker = pipeline.label,

@@ -38,24 +38,21 @@ function Counts:took(seconds)
   end
 end
 
---- Notes the size of a message that is another than the one before.
-function Counts:sized(size)
-  if self.sizes and self.same > 0 then
+--- Notes the size of `n` messages.
+function Counts:sized(size, n)
+  if size == self.size then
+    self.same = self.same + n
+    return
+  elseif self.sizes and self.same > 0 then
     self.sizes:observe(self.size, self.same)
   end
-  self.size, self.same = size, 1
+  self.size, self.same = size, n
 end
 
---- Adds what was counted in passing to the counters: to be called before they are read.
-function Counts:settle()
-  local done = self.done
-  self.done = 0
-  self.consumed, self.ack = self.consumed + done, self.ack + done
-end
 
 -- Gives the registry what has come since the last time.
 local function flush(self)
-  self:settle()
+  self.gather()
   for name, series in pairs(self.series) do
     series:inc(self[name] - (self.given[name] or 0))
     self.given[name] = self[name]
@@ -88,7 +85,7 @@ end
 function measure.new(registry, labels, in_flight, queue_stats)
   local self = setmetatable({
     on = registry ~= nil,
-    done = 0, -- messages consumed and acknowledged that are not in the counters yet
+    gather = function() end, -- adds what was counted elsewhere; to be called before this is read
     size = -1, -- of the messages that came last, and how many had it
     same = 0,
     short = 0, -- handlers that were quick, and their time

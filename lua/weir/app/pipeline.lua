@@ -47,7 +47,9 @@ local function new(registration, env, subscription)
     on_stop = none,
   }, Pipeline)
   self.acks = self.capabilities.ack == true
-  self.held = delayed.new(self.clock)
+  self.held = delayed.new(self.clock, nil, function()
+    self.running:start_release()
+  end)
   local app = env.app
   local labels = {
     app and (app.title or app.name) or "",
