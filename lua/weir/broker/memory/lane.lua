@@ -19,7 +19,7 @@ local setmetatable, type = setmetatable, type
 local OVER, SETTLED = message.OVER, message.SETTLED
 local size_of, with_headers = message.size, message.with_headers
 
-local FEW = 16 -- places of a new ring
+local FEW = 4 -- places of a new ring
 local MANY = 1024 -- places that an empty ring may keep
 
 local function places(size)

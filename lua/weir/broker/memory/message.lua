@@ -59,6 +59,8 @@ function message.size(payload, headers)
   return size
 end
 
+local Base = { __index = Message }
+
 local function to_string(self)
   return ("weir.memory.message('%s', %d bytes)"):format(self.destination, #self.payload)
 end
@@ -67,12 +69,8 @@ end
 -- @tparam table fields
 -- @treturn table
 function message.kind(fields)
-  setmetatable(fields, { __index = Message })
-  for name, value in pairs(Message) do -- found in one step
-    if fields[name] == nil then
-      fields[name] = value
-    end
-  end
+  setmetatable(fields, Base)
+  fields.headers, fields.attempts, fields.size = Message.headers, 1, false -- found in one step
   return { __name = "weir.memory.message", __index = fields, __tostring = to_string }
 end
 
