@@ -8,6 +8,19 @@
 #define ACK_PREFIX "$JS.ACK."
 #define MAX_TOKENS 16
 
+void weir_nats_bin_empty(weir_nats_bin *bin) {
+  for (int i = 0; i < bin->count; i++)
+    natsMsg_Destroy(bin->messages[i]);
+  bin->count = 0;
+  bin->bytes = 0;
+}
+
+void weir_nats_bin_put(weir_nats_bin *bin, natsMsg *msg) {
+  bin->messages[bin->count++] = msg;
+  bin->bytes += (size_t)natsMsg_GetDataLength(msg);
+  if (bin->count == WEIR_NATS_BIN || bin->bytes >= WEIR_NATS_BIN_BYTES) weir_nats_bin_empty(bin);
+}
+
 /* Pushes the name in lower case. */
 static void push_lower(lua_State *L, const char *name) {
   luaL_Buffer buffer;

@@ -13,6 +13,21 @@
 #include <nats/nats.h>
 #include <stdbool.h>
 
+/* Messages that were copied and are to be destroyed. libnats frees them in a thread of its own,
+ * which it wakes for the first that it gets: so they are given back by the hundred, within the bounds
+ * below. */
+#define WEIR_NATS_BIN 1024
+#define WEIR_NATS_BIN_BYTES (512 * 1024)
+typedef struct weir_nats_bin {
+  natsMsg *messages[WEIR_NATS_BIN];
+  int count;
+  size_t bytes;
+} weir_nats_bin;
+
+/* Takes the message. */
+void weir_nats_bin_put(weir_nats_bin *bin, natsMsg *msg);
+void weir_nats_bin_empty(weir_nats_bin *bin);
+
 /* Pushes a table with `payload`, `destination`, `headers` and what else there is: `reply_to`,
  * `key`. `jetstream`: a subject for acknowledgements in place of the reply becomes `attempts`,
  * `position`, `time` (seconds since 1970), `token` (that subject) and `consumed`, the place in the

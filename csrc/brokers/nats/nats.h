@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "brokers/nats/link.h"
+#include "brokers/nats/message.h"
 #include "core/list.h"
 #include "lua/uv.h"
 
@@ -29,6 +30,7 @@ typedef struct nats_link {
   size_t unchecked; /* bytes published since libnats was asked how many do */
   bool filled;      /* somebody was told that it is full */
   natsMsg *answer;  /* that is being copied: freed later if that raises */
+  weir_nats_bin bin;
 } nats_link;
 
 /* The userdata of a subscription. Its user values: the link, the table of no headers, the metatable
@@ -38,6 +40,7 @@ typedef struct nats_subscription {
   nats_link *link;
   natsSubscription *sub;
   natsMsg *current; /* that is being copied: freed later if that raises */
+  weir_nats_bin bin;
   lua_Integer id;
   uint64_t empty_at; /* the number of reads after which it had nothing */
   uint64_t slow;     /* times that libnats said so */

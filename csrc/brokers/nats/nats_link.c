@@ -202,6 +202,7 @@ static int link_gc(lua_State *L) {
   box->link = NULL;
   natsMsg_Destroy(box->answer);
   box->answer = NULL;
+  weir_nats_bin_empty(&box->bin);
   return 0;
 }
 
@@ -319,11 +320,14 @@ static int link_answer(lua_State *L) {
   nats_link *box = weir_nats_check_link(L);
   if (box->answer != NULL) natsMsg_Destroy(box->answer);
   box->answer = box->link != NULL && box->box->open ? weir_nats_link_answer(box->link) : NULL;
-  if (box->answer == NULL) return 0;
+  if (box->answer == NULL) {
+    weir_nats_bin_empty(&box->bin);
+    return 0;
+  }
   lua_settop(L, 1);
   lua_getiuservalue(L, 1, LINK_NO_HEADERS);
   (void)weir_nats_push_message(L, box->answer, false, 2);
-  natsMsg_Destroy(box->answer);
+  weir_nats_bin_put(&box->bin, box->answer);
   box->answer = NULL;
   lua_getiuservalue(L, 1, LINK_ANSWER_CLASS);
   lua_setmetatable(L, -2);

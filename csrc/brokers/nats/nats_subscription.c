@@ -22,6 +22,7 @@ static void release(nats_subscription *self) {
   weir_list_remove(&self->armed);
   if (self->current != NULL) natsMsg_Destroy(self->current);
   if (self->sub != NULL) natsSubscription_Destroy(self->sub);
+  weir_nats_bin_empty(&self->bin);
   self->current = NULL;
   self->sub = NULL;
 }
@@ -89,11 +90,14 @@ static int subscription_pop(lua_State *L) {
     lua_pushliteral(L, "no_responders");
     return 2;
   }
-  if (self->current == NULL) return 0;
+  if (self->current == NULL) {
+    weir_nats_bin_empty(&self->bin);
+    return 0;
+  }
   lua_settop(L, 1);
   lua_getiuservalue(L, 1, NATS_SUB_HEADERS);
   bool message = weir_nats_push_message(L, self->current, self->jetstream, 2);
-  natsMsg_Destroy(self->current);
+  weir_nats_bin_put(&self->bin, self->current);
   self->current = NULL;
   lua_getiuservalue(L, 1, NATS_SUB_CLASS);
   lua_setmetatable(L, -2);

@@ -39,7 +39,7 @@ local message_options = {
 }
 
 -- Confirmations that one batch waits for at a time.
-local IN_FLIGHT = 512
+local IN_FLIGHT = 1024
 
 --- Makes one; `broker:publisher` does.
 function M.new(broker, opts)
@@ -214,7 +214,9 @@ local function begin_item(self, batch, index, item)
     batch.receipts[index] = got
     batch.tokens[index] = nil
     batch.open = batch.open - 1
-    batch.list:wake_all()
+    if batch.open <= batch.enough then
+      batch.list:wake_all()
+    end
   end)
   if token then
     batch.tokens[index] = token
@@ -227,6 +229,7 @@ end
 -- Waits until at most `most` confirmations are missing; an error when that takes too long.
 local function await(batch, most, timeout)
   local deadline = runtime.now() + timeout
+  batch.enough = most
   while batch.open > most do
     local waiter = runtime.own_waiter()
     batch.list:add(waiter)
@@ -242,10 +245,10 @@ end
 -- @tparam table items list of `{ destination =, payload =, headers =, options = }`
 -- @return true, or nil and the first error; then a list of true or an error for each, and the list of receipts
 function Publisher:publish_batch(items)
-  local batch = { results = {}, receipts = {}, tokens = {}, open = 0, list = waitlist.new() }
+  local batch = { results = {}, receipts = {}, tokens = {}, open = 0, enough = 0, list = waitlist.new() }
   local late = nil
   for index, item in ipairs(items) do
-    late = runtime.tick() or await(batch, IN_FLIGHT - 1, self.timeout)
+    late = runtime.tick() or (batch.open >= IN_FLIGHT and await(batch, IN_FLIGHT / 2, self.timeout)) or nil
     if late then
       break
     end

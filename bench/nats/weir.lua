@@ -1,0 +1,75 @@
+--- The same as bench/nats/client.c, with the NATS broker of weir.
+
+local nats = require("weir.broker.nats")
+local weir = require("weir")
+
+local mode, url, a, b, c = ...
+
+local function report(count, seconds)
+  print(("messages=%d seconds=%.6f cpu=%.3f"):format(count, seconds, os.clock()))
+end
+
+local function ready(broker)
+  assert(broker:publisher():flush(10))
+  print("ready=1")
+  io.stdout:flush()
+end
+
+local modes = {}
+
+function modes.publish(broker)
+  local subject, count, payload = a, tonumber(b), ("x"):rep(tonumber(c))
+  local publisher = broker:publisher()
+  local begin = weir.now()
+  for _ = 1, count do
+    assert(publisher:publish(subject, payload))
+  end
+  assert(publisher:flush(60))
+  report(count, weir.now() - begin)
+end
+
+function modes.consume(broker)
+  local subject, count = a, tonumber(b)
+  local most = 2 ^ 31 - 1
+  local subscription = assert(broker:subscribe(nats.subject(subject, { messages = most, bytes = most })))
+  ready(broker)
+  assert(subscription:next(30))
+  local begin = weir.now()
+  for _ = 2, count do
+    assert(subscription:next(30))
+  end
+  report(count, weir.now() - begin)
+end
+
+function modes.js_publish(broker)
+  local subject, count, payload = a, tonumber(b), ("x"):rep(tonumber(c))
+  local publisher = broker:publisher({ confirm = true, timeout = 60 })
+  local items = {}
+  for i = 1, count do
+    items[i] = { destination = subject, payload = payload }
+  end
+  local begin = weir.now()
+  assert(publisher:publish_batch(items))
+  report(count, weir.now() - begin)
+end
+
+function modes.js_consume(broker)
+  local stream, subject, count = a, b, tonumber(c)
+  local descriptor = assert(nats.jetstream({ name = subject, stream = stream, durable = "c", batch = 512 }))
+  local subscription = assert(broker:subscribe(descriptor))
+  ready(broker)
+  assert(subscription:next(30)):ack()
+  local begin = weir.now()
+  for _ = 2, count do
+    assert(subscription:next(30)):ack()
+  end
+  assert(broker:publisher():flush(60))
+  report(count, weir.now() - begin)
+end
+
+weir.run(function()
+  local broker = nats.new({ url = url })
+  assert(broker:connect(10))
+  modes[mode](broker)
+  broker:shutdown(5)
+end)
