@@ -2,17 +2,29 @@
 -- @module weir.id
 
 local runtime = require("weir.runtime")
+local to_hex = require("weir.hex")
 
 local id = {}
-
-local byte_to_hex = {}
-for byte = 0, 255 do
-  byte_to_hex[string.char(byte)] = ("%02x"):format(byte)
-end
 
 -- Hex digits that nobody had yet: chance is asked for in larger pieces.
 local POOL = 512
 local pool, used = "", 0
+
+local unpack_string = rawget(string, "unpack")
+local INTEGERS, DIGITS = "<" .. ("i8"):rep(8), ("%016x"):rep(8)
+
+-- The digits of POOL bytes: eight integers at a time, where Lua has those.
+local function refill()
+  local bytes = runtime.random(POOL)
+  if not unpack_string then
+    return to_hex(bytes)
+  end
+  local pieces = {}
+  for at = 1, POOL, 64 do
+    pieces[#pieces + 1] = DIGITS:format(unpack_string(INTEGERS, bytes, at))
+  end
+  return table.concat(pieces)
+end
 
 --- Random hex digits.
 -- @tparam number digits even, at most 64
@@ -20,8 +32,7 @@ local pool, used = "", 0
 function id.hex(digits)
   local from = used
   if from + digits > #pool then
-    pool = runtime.random(POOL):gsub(".", byte_to_hex)
-    from = 0
+    pool, from = refill(), 0
   end
   used = from + digits
   return pool:sub(from + 1, from + digits)

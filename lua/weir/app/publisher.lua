@@ -1,8 +1,8 @@
 --- Publishing values: encoded, with the headers that every message should have, through middleware.
 --
--- Every message gets `content-type` (of the codec), `message-id` and `correlation-id` (fresh ones, unless they are
--- given), and `traceparent`. What is published because of a message (`ctx:publish`, replies, outputs) carries on that
--- message's correlation id (its id where it has none), trace and `tracestate`.
+-- Every message gets `content-type` (of the codec), `message-id` (a fresh one, unless it is given), `correlation-id`
+-- (the same, unless it is given) and `traceparent`. What is published because of a message (`ctx:publish`, replies,
+-- outputs) carries on that message's correlation id (its id where it has none), trace and `tracestate`.
 --
 -- Options of a publish: `to` (the destination), `headers` (names to strings), `key` (the partition key), `message_id`,
 -- `correlation_id`, `reply_to`, `codec`, `broker` (for `ctx:publish` and replies) and `options`, a table for the
@@ -55,17 +55,25 @@ end
 
 -- The headers of a message; `ctx` is the context of the one that led to it.
 local function make_headers(self, chosen, options, ctx)
-  local headers = {}
-  if self.headers then
-    add_headers(headers, self.headers)
+  local given = self.headers or options.headers
+  local message_id, correlation_id = options.message_id, options.correlation_id
+  if not given then
+    message_id = message_id or id.message()
+    correlation_id = correlation_id or ctx and ctx.correlation_id or message_id
   end
-  if options.headers then
-    add_headers(headers, options.headers)
+  local headers = { -- all at once, as most messages have no others
+    ["content-type"] = content.type_of(chosen),
+    ["message-id"] = message_id,
+    ["correlation-id"] = correlation_id,
+    traceparent = nil,
+  }
+  if given then
+    add_headers(headers, self.headers or {})
+    add_headers(headers, options.headers or {})
+    message_id = message_id or headers["message-id"] or id.message()
+    headers["message-id"] = message_id
+    headers["correlation-id"] = correlation_id or headers["correlation-id"] or ctx and ctx.correlation_id or message_id
   end
-  headers["content-type"] = headers["content-type"] or content.type_of(chosen)
-  headers["message-id"] = options.message_id or headers["message-id"] or id.message()
-  headers["correlation-id"] = options.correlation_id or headers["correlation-id"] or ctx and ctx.correlation_id
-    or id.message()
   local key = options.key or self.key
   if key ~= nil then
     headers["partition-key"] = tostring(key)
