@@ -35,7 +35,7 @@ local OPTIONS = {
   capacity = "table",
   clock = { "table", "userdata" },
   dir = "string",
-  group = "string",
+  group = { "string", "boolean" },
   max_payload = { "number", "string" },
   retention = "table",
   store = "table",
@@ -49,7 +49,8 @@ local MAX_PAYLOAD = 8 * 1024 * 1024
 -- - `capacity`: default of the topics, `{ messages = 10000, bytes = "64 MiB" }`
 -- - `max_payload`: bytes of a message with its headers, "8 MiB"
 -- - `retention`: what topics keep for `seek`, `{ messages =, bytes =, seconds =, topics = }`; nothing without it
--- - `group`: the group of subscriptions by bare name; without it each gets everything
+-- - `group`: the group of subscriptions that name none; without it each of them gets everything. With `dir` it is
+--   "default", because only groups can be kept; false: there is none
 -- - `dir`: a directory where the unsettled messages of groups and what is retained are kept; groups are durable then
 --   unless they say otherwise; `store`: its options, `{ sync =, max_bytes = }`
 -- - `clock`: what delays and retention go by, `weir.clock`
@@ -64,6 +65,7 @@ function memory.new(options)
   check("retention", options.retention and retention.flaw(options.retention))
   local max_payload, wrong = size.parse(options.max_payload or MAX_PAYLOAD)
   check("max_payload", wrong)
+  check("group", options.group == true and "must be a name, or false" or nil)
   check("store", options.store and not options.dir and "needs a 'dir'" or stores.flaw(options.store))
   local clock = options.clock or real_clock
   return setmetatable({
@@ -78,6 +80,7 @@ function memory.new(options)
       slow_next = subscriptions.slow_next,
       log = options.retention and retention.new(options.retention, clock) or nil,
     }),
+    group = options.group or (options.group == nil and options.dir and "default") or nil,
     durable = options.dir ~= nil, -- whether groups are, where nothing else is said
     serial = 0, -- subscriptions without group that there were
   }, Broker)
@@ -118,12 +121,22 @@ function Broker:capabilities(descriptor)
   return list
 end
 
+-- What a name or a table asks for, in the group of the broker where it names none. `group = false` asks for none.
+local function with_group(spec, group)
+  local full = { group = group }
+  for name, value in pairs(type(spec) == "table" and spec or { name = spec }) do
+    full[name] = value
+  end
+  full.group = full.group or nil
+  return full
+end
+
 --- Makes a descriptor of a name or of a table of options with `name`.
 -- @treturn ?table
 -- @return an error "invalid" that lists everything that is wrong
 function Broker:descriptor(spec)
-  if type(spec) == "string" and self.options.group then
-    spec = { name = spec, group = self.options.group }
+  if self.group and (type(spec) == "string" or (type(spec) == "table" and not descriptors.is(spec))) then
+    spec = with_group(spec, self.group)
   end
   local descriptor, err = descriptors.make(spec)
   if descriptor and self.durable and descriptor.group and descriptor.durable == nil then
@@ -276,7 +289,7 @@ function Broker:in_process(clock)
   options.dir, options.store = nil, nil
   options.clock = clock or real_clock
   local twin = memory.new(options)
-  twin.durable = self.durable
+  twin.group, twin.durable = self.group, self.durable
   return twin
 end
 
