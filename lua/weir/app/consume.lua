@@ -16,6 +16,8 @@ local settle = require("weir.app.settle")
 local tasks = require("weir.task")
 local waitlist = require("weir.runtime.waitlist")
 
+local now = runtime.now
+
 local consume = {}
 
 local Running = { __name = "weir.app.running" }
@@ -69,8 +71,10 @@ local function work(self, pull, take)
       if not pipeline:enter() then
         return -- it stays unsettled, and goes back when the subscription is closed
       end
+      local start = now()
       take(message)
       pipeline:leave()
+      handle.count(now() - start)
     elseif not goes_on(self, err) then
       return
     end
@@ -89,8 +93,10 @@ local function work_alone(self, pull, take)
       if not pipeline:enter() then
         return
       end
+      local start = now()
       take(message)
       pipeline:leave()
+      handle.count(now() - start)
     elseif not goes_on(self, err) then
       return
     end

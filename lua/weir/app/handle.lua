@@ -17,12 +17,21 @@ local runtime = require("weir.runtime")
 local settle = require("weir.app.settle")
 
 local now, xpcall, setmetatable = runtime.now, xpcall, setmetatable
+local pause_if_spent = runtime.pause_if_spent
 local SHORT = measure.SHORT
+-- Operations that a message counts for, so that others have their turn: brokers count messages, not the time of their
+-- handlers. One that takes longer than SHORT, and one of which the time is not known.
+local LONG, FEW = 128, 8
 local CANCELLED = errors.new("cancelled", "the worker was cancelled")
 
 local handle = {}
 
 local RETRY_FOR, NOT_BEFORE = contract.headers.retry_for, contract.headers.not_before
+
+--- Lets others have their turn, if it is time, after a message that took so many seconds.
+function handle.count(seconds)
+  pause_if_spent(seconds > SHORT and LONG or 1)
+end
 
 -- What a raised error becomes on its way to the failure policy.
 local function raised(err)
@@ -397,7 +406,10 @@ local function short_path(pipeline)
             short, short_time = short + 1, short_time + seconds
           else
             took(counts, seconds)
+            pause_if_spent(LONG)
           end
+        else
+          pause_if_spent(FEW)
         end
       end
       pipeline.busy = 0

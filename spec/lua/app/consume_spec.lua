@@ -103,6 +103,32 @@ describe("a subscription", function()
     end)
   end)
 
+  for what, opts in pairs({ ["one worker"] = {}, ["several workers"] = { workers = { count = 2 } },
+    ["batches"] = { batch = { max = 1 } }, ["one worker without metrics"] = { metrics = false } }) do
+    it("lets others have their turn between messages that take long: " .. what, function()
+      run(function(t)
+        t.env.metrics = opts.metrics ~= false and t.metrics or nil
+        local running = t:start("in", opts, function()
+          local stop = weir.now() + 0.002
+          while weir.now() < stop do
+          end
+        end)
+        local turns = 0
+        local other = weir.spawn(function()
+          while weir.sleep(0) do
+            turns = turns + 1
+          end
+        end)
+        for _ = 1, 80 do
+          t:send("in", {})
+        end
+        t:counted(running, "ack", 80)
+        other:cancel()
+        assert.is_true(turns > 20, turns)
+      end)
+    end)
+  end
+
   it("whose connection ends for good ends the service, and does not spin", function()
     run(function(t)
       local running = t:start("in", function() end)
