@@ -271,8 +271,11 @@ function App:health()
   return health
 end
 
---- Its logger: made of the option `log`, which is a logger or options of one.
+--- Its logger: that with which it runs, or else the one of the option `log`, which is a logger or options of one.
 function App:logger()
+  if self:is_live() then
+    return self.running.log
+  end
   local own = self.options.log
   if type(own) == "table" and type(own.info) == "function" then
     return own
