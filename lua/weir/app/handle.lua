@@ -450,7 +450,7 @@ function handle.short_loop(pipeline)
       if ok then
         return result
       elseif not on_raise(result) then
-        error(result.error, 0)
+        error(settle.text_of(result.error) .. "\n" .. (result.traceback or ""), 0)
       end
     end
   end
