@@ -20,7 +20,10 @@
 -- - `broker:publisher([options])`: a *publisher*. May be made before `connect`; `options` are the broker's own
 --   defaults.
 -- - `broker:describe()`: `{ protocol, host, pathname, version }` for documents; never credentials.
--- - `broker:in_process(clock)`: a broker of the same behaviour that lives in this process and needs no server.
+-- - `broker:in_process(clock)`: a broker of the same behaviour that lives in this process and needs no server. What it
+--   delays it delays by `clock`. It has two methods more, so that tests know when it is quiet: `pending()`, how many
+--   messages are ready or unsettled where there is a subscription (the delayed ones do not count), and `on_idle(fn)`,
+--   which calls `fn()` whenever that becomes 0 and returns a function that ends it.
 -- - `broker:shutdown([timeout])`: flushes what was handed over and closes. From then on everything gives "closed".
 --
 -- Three more that a broker may have:
@@ -62,8 +65,8 @@
 -- - `publisher:publish(destination, payload, [headers, [options]])`: true once the broker has it (with `confirm`),
 --   or once it is on its way; or nil and an error: "closed", "full", "too_large", "unsupported" (an option it does
 --   not have), "conflict", "timeout", "disconnected". The second result may be a table with the broker's receipt.
--- - `publisher:publish_batch(items)`: items are `{ destination, payload, headers, options }`. Returns true, or nil
---   and the first error; then a list with true or an error for each item.
+-- - `publisher:publish_batch(items)`: items are lists of four, the arguments of `publish`: `{ destination, payload,
+--   headers, options }`. Returns true, or nil and the first error; then a list with true or an error for each item.
 -- - `publisher:request(destination, payload, [headers, [timeout]])` (capability `request`): the reply, a message
 --   without settlement; or nil and an error: "timeout", "no_responders".
 -- - `publisher:transaction()` (capability `transactions`): an object with `publish` as above, `commit([timeout])`,
@@ -110,6 +113,24 @@ contract.headers = {
   dead_at = "weir-dead-lettered", -- ISO 8601, UTC
   handler = "weir-handler", -- of a dead letter: whose it was
 }
+
+--- Checks the options of a message's `nack`; raises for misuse.
+-- @tparam ?table options
+-- @treturn boolean whether the message comes again
+-- @treturn ?number in so many seconds
+function contract.nack_options(options)
+  if options == nil then
+    return true
+  end
+  errors.options("message:nack", options, { requeue = "boolean", delay = "number" }, 3)
+  local requeue, delay = options.requeue, options.delay
+  if delay ~= nil and (delay ~= delay or delay < 0 or delay == math.huge) then
+    error("message:nack: option 'delay' must be a number of seconds, at least 0, not " .. tostring(delay), 3)
+  elseif delay and requeue == false then
+    error("message:nack: 'delay' says when the message comes back, and 'requeue = false' that it does not", 3)
+  end
+  return requeue ~= false, delay
+end
 
 local required = {
   "capabilities",

@@ -160,6 +160,17 @@ function Context:subscribe(broker, name, wanted)
   return subscription
 end
 
+--- A subscription beside others of the name: as another group where the broker lets there be only one.
+function Context:subscribe_beside(broker, name)
+  local subscription, err = broker:subscribe(self:needs_descriptor(name, {}), self.timeouts.step)
+  if subscription then
+    return subscription
+  end
+  self:refused("a second subscription", "conflict", subscription, err)
+  serial = serial + 1
+  return self:subscribe(broker, name, { group = ("beside%d"):format(serial) })
+end
+
 --- What the broker claims for such a subscription.
 function Context:capabilities(broker, name, wanted)
   return broker:capabilities(name and self:descriptor(name, wanted) or nil)

@@ -81,7 +81,7 @@ end
 -- - `prepare(broker, subject)`: what must be done before a name can be used; the broker is connected
 -- - `shared`: whether what two brokers of `make` publish reaches both: there is a server
 -- - `server`: `{ kill = function, start = function, port = number, host = "127.0.0.1" }`: ends the server, without
---   warning, and starts it again with what it had kept
+--   warning, and starts it again with what it had kept; `start` does nothing where it runs
 -- - `program`: Lua text that returns such options again, for a process that is killed
 -- - `unauthorized()`: makes a broker with wrong credentials; `secret`: a password that `make` uses
 -- - `max_payload`: the largest payload in bytes, without headers

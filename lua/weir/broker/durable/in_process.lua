@@ -40,7 +40,7 @@ end
 function Publisher:publish_batch(items)
   local results, first = {}, nil
   for i, item in ipairs(items) do
-    local ok, err = self:publish(item.destination, item.payload, item.headers, item.options)
+    local ok, err = self:publish(item[1], item[2], item[3], item[4])
     results[i] = ok or err
     first = first or (not ok and err or nil)
   end
@@ -65,7 +65,9 @@ local Broker = { __name = "weir.broker.durable (in process)", kind = "durable" }
 Broker.__index = Broker
 
 function Broker:capabilities()
-  return self.original:capabilities()
+  local list = self.original:capabilities()
+  list.persist = nil
+  return list
 end
 
 function Broker:descriptor(spec)
@@ -86,8 +88,8 @@ end
 
 function Broker:subscribe(spec, timeout)
   local descriptor, err = self:descriptor(spec)
-  if not descriptor then
-    return nil, err
+  if not descriptor or self.closed then
+    return nil, err or self.closed
   end
   local key = ("%s@%s"):format(descriptor.name, descriptor.consumer)
   local other = self.subscriptions[key]

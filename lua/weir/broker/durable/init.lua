@@ -153,10 +153,13 @@ end
 
 local function descriptor_flaws(spec)
   local flaws = {}
-  local ok, message = pcall(errors.options, "stream", spec, DESCRIPTOR)
-  if not ok then
-    flaws[1] = (tostring(message):gsub("^[^:]+:%d+: ", ""))
+  for option, value in pairs(spec) do
+    local ok, message = pcall(errors.options, "stream", { [option] = value }, DESCRIPTOR)
+    if not ok then
+      flaws[#flaws + 1] = (tostring(message):gsub("^[^:]+:%d+: ", ""))
+    end
   end
+  table.sort(flaws)
   if type(spec.name) ~= "string" or spec.name == "" then
     flaws[#flaws + 1] = "stream: a name is missing"
   elseif spec.name:find("[*>]") then
@@ -267,7 +270,7 @@ function Broker:stream(name, timeout)
   if self.closed then
     return nil, self.closed
   elseif not self.connected then
-    return nil, errors.new("not_connected", "the broker is not connected: call broker:connect() first")
+    return nil, errors.new("disconnected", "the broker is not connected: call broker:connect() first")
   end
   local stream = self.client:stream(path_of(name), { codec = "json", content_type = "application/json" })
   if self.options.create ~= false and not self.created[name] then
@@ -308,7 +311,7 @@ function durable.conflict(descriptor)
 end
 
 --- Reads a stream on from the position of a consumer: see the contract.
--- @treturn subscription; or nil and an error: "conflict", "damaged", "closed", "not_connected", or the server's
+-- @treturn subscription; or nil and an error: "conflict", "damaged", "closed", "disconnected", or the server's
 function Broker:subscribe(spec, timeout)
   local descriptor, err = self:descriptor(spec)
   if not descriptor then

@@ -4,10 +4,18 @@
 -- the end of what is settled without a gap.
 -- @module weir.broker.durable.message
 
+local contract = require("weir.broker.contract")
 local errors = require("weir.errors")
 
 local Message = { __name = "weir.broker.durable.message" }
 Message.__index = Message
+
+-- The broker has no fields of its own.
+Message.fields = setmetatable({}, {
+  __newindex = function()
+    error("the fields of messages are shared and must not be changed", 2)
+  end,
+})
 
 local SETTLED = errors.new("settled", "the message is settled already")
 
@@ -31,15 +39,16 @@ end
 --- The message comes again, or is dropped.
 -- @tparam[opt] table options `requeue` (true when left out), `delay` in seconds
 function Message:nack(options)
+  local requeue, delay = contract.nack_options(options)
   local ok, err = settle(self)
   if not ok then
     return nil, err
-  elseif options and options.requeue == false then
+  elseif not requeue then
     self.state = "done"
     self.subscription:settled(self)
   else
-    self.state = "waiting"
-    self.subscription:requeue(self, options and options.delay or 0)
+    self.state = "returned"
+    self.subscription:requeue(self, delay or 0)
   end
   return true
 end
@@ -47,6 +56,24 @@ end
 --- Nobody else gets it as long as the subscription is open, so there is nothing to extend.
 function Message:extend()
   return settle(self)
+end
+
+--- The next delivery of a message that comes again: the old one is over, and stays so.
+-- @treturn message
+function Message:successor()
+  return setmetatable({
+    destination = self.destination,
+    position = self.position,
+    after = self.after,
+    index = self.index,
+    state = "waiting",
+    subscription = self.subscription,
+    attempts = self.attempts,
+    payload = self.payload,
+    headers = self.headers,
+    key = self.key,
+    reply_to = self.reply_to,
+  }, Message)
 end
 
 function Message:__tostring()

@@ -123,16 +123,16 @@ end
 local function append_all(self, items, results, deadline)
   local waiting = {}
   for i, item in ipairs(items) do
-    local text, err = encode(self, item.destination, item.payload, item.headers, item.options)
+    local text, err = encode(self, item[1], item[2], item[3], item[4])
     local entry, number
     if text then
-      entry, err = producer_of(self, item.destination, self.timeout)
+      entry, err = producer_of(self, item[1], self.timeout)
     end
     if entry then
       number, err = entry.producer:append(text, math.max(0, deadline - runtime.now()))
     end
     if number then
-      waiting[entry] = waiting[entry] or { destination = item.destination, numbers = {} }
+      waiting[entry] = waiting[entry] or { destination = item[1], numbers = {} }
       waiting[entry].numbers[i] = number
     else
       results[i] = explain(err)

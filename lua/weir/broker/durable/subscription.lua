@@ -39,6 +39,7 @@ local function push(self, item, position, next_position)
   }, Message)
   self.open_last = self.open_last + 1
   self.open[self.open_last] = message
+  message.index = self.open_last
   self.checkpoint.window = self.open_last - self.open_first + 1
   if attempts > 0 then
     self.checkpoint.attempts[position] = attempts
@@ -234,6 +235,8 @@ end
 --- Called by a message that is to come again. It stays unsettled meanwhile, so it also comes again when this process
 -- ends; how often it came is saved.
 function Subscription:requeue(message, delay)
+  message = message:successor()
+  self.open[message.index] = message
   self.checkpoint.attempts[message.position] = message.attempts
   self.checkpoint:changed()
   if delay <= 0 then

@@ -164,6 +164,7 @@ return {
     name = "slow_consumer",
     proves = "a subscription that nobody reads does not let this process grow without bound, and loses no order",
     limit = 120,
+    live = true,
     run = function(t)
       local broker = t:broker()
       local name = t:subject(broker)
@@ -171,7 +172,7 @@ return {
       local publisher = (t:other_connection() or broker):publisher()
       lua_bytes()
       local before, most, sent, accepted = luv.resident_set_memory(), 0, 0, 0
-      local filler = ("x"):rep(8192)
+      local filler, began = ("x"):rep(8192), tasks.now()
       local task = t:spawn(function()
         for i = 1, 20000 do -- 160 MiB in all
           sent = i
@@ -179,7 +180,9 @@ return {
             return
           end
           accepted = i
-          if i % 64 == 0 then
+          if tasks.now() - began > 10 then
+            return -- a slow broker: what it has must do
+          elseif i % 64 == 0 then
             tasks.sleep(0)
           end
         end
@@ -192,7 +195,7 @@ return {
         end
         return task:status() ~= "running" or tasks.now() - stuck > 0.5
       end)
-      t:check_that(most - before < 144 * MIB, "the process grew by %d MiB", (most - before) / MIB)
+      t:check_that(most - before < 144 * MIB, "the process grew by %.0f MiB", (most - before) / MIB)
       -- What was accepted arrives, in order; without settlement some may be missing.
       local held = t:capabilities(broker, name).ack
       local previous, seen = 0, 0
@@ -215,6 +218,7 @@ return {
     name = "soak",
     proves = "thousands of messages, requeues and subscriptions leave nothing behind: memory and numbers are as before",
     limit = 120,
+    live = true, -- a twin of streams keeps what they keep
     run = function(t)
       local broker = t:broker()
       local name = t:subject(broker)
@@ -227,7 +231,10 @@ return {
           turn(t, publisher, subscription, name, i, requeue)
         end
         for _ = 1, n / 100 do
-          t:subscribe(broker, name):close(t.timeouts.step)
+          local other = broker:subscribe(t:descriptor(name), t.timeouts.step) -- or it may refuse a second one
+          if other then
+            other:close(t.timeouts.step)
+          end
         end
       end
       round(turns / 5)

@@ -3,9 +3,14 @@
 
 local MESSAGES = 10
 
--- Publishes ten, and takes what two subscriptions get of them.
+-- Publishes ten, and takes what two subscriptions get of them. A broker may refuse the second, but must say so.
 local function share(t, broker, name, first, second)
-  local a, b = t:subscribe(broker, name, first), t:subscribe(broker, name, second)
+  local a = t:subscribe(broker, name, first)
+  local b, err = broker:subscribe(t:needs_descriptor(name, second or {}), t.timeouts.step)
+  if not b then
+    t:refused("a second subscription", "conflict", b, err)
+    t:skip("the broker refuses a second such subscription")
+  end
   t:publish_many(broker:publisher(), name, MESSAGES)
   local lists = { {}, {} }
   for i, subscription in ipairs({ a, b }) do

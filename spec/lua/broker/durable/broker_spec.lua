@@ -91,7 +91,7 @@ describe("the durable broker", function()
   end))
 
   it("delivers again what is nacked, counts it, and delays it", with(function(broker, publisher, topic)
-    assert(publisher:publish_batch({ { destination = topic, payload = "a" }, { destination = topic, payload = "b" } }))
+    assert(publisher:publish_batch({ { topic, "a" }, { topic, "b" } }))
     local subscription = assert(broker:subscribe(topic))
     local a = assert(subscription:next(5))
     assert(a:nack({ delay = 0.05 }))
@@ -200,7 +200,7 @@ describe("the durable broker", function()
   it("reads no more than its prefetch ahead of what is settled", with(function(broker, publisher, topic)
     local items = {}
     for i = 1, 100 do
-      items[i] = { destination = topic, payload = tostring(i) }
+      items[i] = { topic, tostring(i) }
     end
     assert(publisher:publish_batch(items))
     local subscription = assert(broker:subscribe({ name = topic, prefetch = 10 }))
@@ -216,7 +216,7 @@ describe("the durable broker", function()
   it("takes batches", with(function(broker, publisher, topic)
     local items = {}
     for i = 1, 10 do
-      items[i] = { destination = topic, payload = tostring(i) }
+      items[i] = { topic, tostring(i) }
     end
     assert(publisher:publish_batch(items))
     local subscription = assert(broker:subscribe(topic))
@@ -319,7 +319,7 @@ describe("the durable broker", function()
       assert.is_nil(ok)
       assert.is_true(errors.is(err))
       assert.equal("failed", (broker:state()))
-      assert.equal("not_connected", select(2, broker:subscribe("x")).code)
+      assert.equal("disconnected", select(2, broker:subscribe("x")).code)
     end)
   end)
 
@@ -344,7 +344,7 @@ describe("the durable broker", function()
     local subscription = assert(broker:subscribe(topic))
     assert(broker:shutdown(5))
     assert.equal("closed", select(2, publisher:publish(topic, "x")).code)
-    assert.equal("closed", select(2, publisher:publish_batch({ { destination = topic, payload = "x" } })).code)
+    assert.equal("closed", select(2, publisher:publish_batch({ { topic, "x" } })).code)
     assert.equal("closed", select(2, publisher:flush()).code)
     assert.equal("closed", select(2, broker:subscribe(topic)).code)
     assert.equal("closed", select(2, broker:connect()).code)
