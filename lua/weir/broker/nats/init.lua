@@ -7,6 +7,7 @@
 -- @module weir.broker.nats
 
 local connections = require("weir.broker.nats.connection")
+local contract = require("weir.broker.contract")
 local core = require("weir.broker.nats.subscription")
 local descriptors = require("weir.broker.nats.descriptor")
 local jetstream = require("weir.broker.nats.jetstream")
@@ -132,6 +133,17 @@ end
 function Broker:browse(destination, limit, timeout)
   local deadline = runtime.deadline(timeout or self.settings.publish_timeout, 2)
   return streams.browse(self.api, destination, limit or 100, deadline)
+end
+
+--- The descriptor with which dead letters are taken: a named consumer of the stream that has the subject. A stream with
+-- the retention "workqueue" deletes those that were taken; any other keeps them, and they are not taken again.
+-- @tparam string name a subject of a stream
+-- @return a descriptor; or nil and an error: "unsupported" where the broker is not told to use JetStream
+function Broker:dead_letters(name)
+  if not self.settings.jetstream then
+    return nil, contract.unsupported("nats", "place where dead letters are kept; give it the option 'jetstream'")
+  end
+  return self:descriptor({ name = name, durable = "dead-letters-" .. name:gsub("[%s%.%*>/\\%c]", "-") })
 end
 
 --- Numbers of the connection.

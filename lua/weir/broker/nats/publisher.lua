@@ -1,7 +1,7 @@
 --- Publishers of the NATS broker.
 --
--- With `confirm` a message is published to JetStream: publishing returns when a stream has stored it. Without, it is
--- on its way when publishing returns, and nobody may have asked for it.
+-- With `confirm` a message is published to JetStream: publishing returns when a stream has stored it. Without, and to
+-- the inbox of a request, it is on its way when publishing returns, and nobody may have asked for it.
 -- @module weir.broker.nats.publisher
 
 local contract = require("weir.broker.contract")
@@ -55,6 +55,7 @@ function M.new(broker, opts)
     stream = opts.stream,
     reply_to = opts.reply_to,
     timeout = opts.timeout or broker.settings.publish_timeout,
+    inboxes = broker.settings.inbox_prefix .. ".",
   }, Publisher)
 end
 
@@ -68,6 +69,12 @@ local function check_options(options)
       return errors.new("unsupported", ("option '%s' must be a %s"):format(name, expected))
     end
   end
+end
+
+-- Whether it is where somebody waits for an answer: no stream has it, so nobody would confirm.
+local function is_inbox(self, destination)
+  local own = self.inboxes
+  return destination:sub(1, 7) == "_INBOX." or destination:sub(1, #own) == own
 end
 
 -- The headers of a message with what its options add; whether it is to be confirmed.
@@ -186,7 +193,7 @@ function Publisher:publish(destination, payload, headers, options)
       return nil, err
     end
   end
-  if confirm then
+  if confirm and not is_inbox(self, destination) then
     return confirmed(self, destination, payload, headers, options and options.timeout or self.timeout)
   end
   return self.connection:publish(destination, payload, options and options.reply_to or self.reply_to, headers)
@@ -199,7 +206,7 @@ local function begin_item(self, batch, index, item)
   if err then
     batch.results[index] = err
     return
-  elseif not confirm then
+  elseif not confirm or is_inbox(self, item.destination) then
     local options = item.options
     local reply = options and options.reply_to or self.reply_to
     local done

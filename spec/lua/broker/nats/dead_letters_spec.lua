@@ -1,0 +1,64 @@
+local support = require("spec.lua.broker.nats.support")
+local weir = require("weir")
+
+if not support.available() then
+  return describe("dead letters on NATS", function()
+    it("are taken from a stream", function()
+      pending("nats-server is not installed: spec/setup test")
+    end)
+  end)
+end
+
+describe("dead letters on NATS", function()
+  local server
+
+  setup(function()
+    server = support.start({ jetstream = true })
+  end)
+
+  teardown(function()
+    server:stop()
+  end)
+
+  after_each(support.shut_down)
+
+  it("are listed, replayed, and then gone from a work queue", support.run(function()
+    local create = { subjects = { "shop.>" }, retention = "workqueue" }
+    local broker = support.broker(server, { jetstream = { stream = support.name("SHOP"), create = create } })
+    local orders = assert(broker:subscribe("shop.orders"))
+    assert(broker:publisher():publish("shop.dead", "tea", { ["weir-original-destination"] = "shop.orders" }))
+    local letters = weir.dead_letters(broker, "shop.dead")
+    assert.equal("tea", assert(letters:list())[1].payload)
+    assert.equal(1, (assert(letters:replay({ idle = 0.1 }))))
+    assert.equal("tea", assert(orders:next(5)).payload)
+    assert(broker:publisher():flush(5))
+    assert.same({}, assert(letters:list()))
+  end))
+
+  it("have no place on core NATS", support.run(function()
+    local broker = support.broker(server)
+    local letters = weir.dead_letters(broker, "dead")
+    local done, err = letters:replay()
+    assert.is_nil(done)
+    assert.equal("unsupported", err.code)
+  end))
+end)
+
+describe("an answer on NATS", function()
+  it("is on its way at once, though what else is published is confirmed", support.run(function()
+    local server = support.start({ jetstream = true })
+    finally(function()
+      support.shut_down()
+      server:stop()
+    end)
+    local broker = support.broker(server, { jetstream = { stream = support.name("SHOP") }, publish_timeout = 60 })
+    local questions = assert(broker:subscribe({ name = "questions", group = "g" }))
+    local answered = weir.channel(1)
+    weir.spawn(function()
+      local question = assert(questions:next(5))
+      answered:send(broker:publisher():publish(question.reply_to, "42"))
+    end)
+    assert.equal("42", assert(broker:publisher():request("questions", "?", nil, 5)).payload)
+    assert.is_true(answered:recv(5))
+  end))
+end)
