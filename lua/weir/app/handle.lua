@@ -89,7 +89,7 @@ function handle.prepare(pipeline, handler)
     publish_middleware = handler.publish_middleware or {},
   }
   entry.raw = entry.codec.raw and not entry.schema
-  entry.content_type = content.type_of(entry.codec)
+  entry.content_type = entry.codec.content_type
   entry.wants_context = #middleware > 0 or takes_two(handler.fn) or pipeline.observer ~= nil or entry.manual
   entry.meta = context.metatable({
     app = env.app,

@@ -62,7 +62,7 @@ local function make_headers(self, chosen, options, ctx)
     correlation_id = correlation_id or ctx and ctx.correlation_id or message_id
   end
   local headers = { -- all at once, as most messages have no others
-    ["content-type"] = content.type_of(chosen),
+    ["content-type"] = chosen.content_type,
     ["message-id"] = message_id,
     ["correlation-id"] = correlation_id,
     traceparent = nil,
