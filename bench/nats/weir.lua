@@ -46,7 +46,7 @@ function modes.js_publish(broker)
   local publisher = broker:publisher({ confirm = true, timeout = 60 })
   local items = {}
   for i = 1, count do
-    items[i] = { destination = subject, payload = payload }
+    items[i] = { subject, payload }
   end
   local begin = weir.now()
   assert(publisher:publish_batch(items))

@@ -201,21 +201,20 @@ end
 
 -- One item of a batch, of which the confirmation comes later.
 local function begin_item(self, batch, index, item)
-  local destination = item.destination
-  local headers, confirm, err = prepare(self, item.headers, item.options)
+  local destination, payload, options = item[1], item[2], item[4]
+  local headers, confirm, err = prepare(self, item[3], options)
   if err then
     batch.results[index] = err
     return
-  elseif not confirm or is_inbox(self, item.destination) then
-    local options = item.options
+  elseif not confirm or is_inbox(self, destination) then
     local reply = options and options.reply_to or self.reply_to
     local done
-    done, err = self.connection:publish(destination, item.payload, reply, headers)
+    done, err = self.connection:publish(destination, payload, reply, headers)
     batch.results[index] = done or err
     return
   end
   local token
-  token, err = self.connection:ask(destination, item.payload, headers, function(message, why)
+  token, err = self.connection:ask(destination, payload, headers, function(message, why)
     local got, problem = receipt(message, why, destination)
     batch.results[index] = got and true or problem
     batch.receipts[index] = got
@@ -233,6 +232,8 @@ local function begin_item(self, batch, index, item)
   end
 end
 
+M.prepare, M.is_inbox = prepare, is_inbox
+
 -- Waits until at most `most` confirmations are missing; an error when that takes too long.
 local function await(batch, most, timeout)
   local deadline = runtime.now() + timeout
@@ -249,7 +250,7 @@ local function await(batch, most, timeout)
 end
 
 --- Publishes messages; those that are to be confirmed are on their way together.
--- @tparam table items list of `{ destination =, payload =, headers =, options = }`
+-- @tparam table items list of `{ destination, payload, headers, options }`
 -- @return true, or nil and the first error; then a list of true or an error for each, and the list of receipts
 function Publisher:publish_batch(items)
   local batch = { results = {}, receipts = {}, tokens = {}, open = 0, enough = 0, list = waitlist.new() }

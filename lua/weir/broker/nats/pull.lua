@@ -56,10 +56,11 @@ end
 
 --- It is to come again (`requeue`, the default), not before `delay` seconds; or never again.
 function methods:nack(opts)
-  if opts and opts.requeue == false then
+  local requeue, delay = contract.nack_options(opts)
+  if not requeue then
     return settle(self, TERM)
-  elseif opts and opts.delay and opts.delay > 0 then
-    return settle(self, ("%s {\"delay\": %d}"):format(NAK, math.ceil(opts.delay * 1e9)))
+  elseif delay and delay > 0 then
+    return settle(self, ("%s {\"delay\": %d}"):format(NAK, math.ceil(delay * 1e9)))
   end
   return settle(self, NAK)
 end

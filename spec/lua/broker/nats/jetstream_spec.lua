@@ -70,7 +70,7 @@ describe("the NATS broker, JetStream", function()
   it("publishes a batch with a result for each", function()
     local items = {}
     for i = 1, 2000 do
-      items[i] = { destination = subject, payload = tostring(i) }
+      items[i] = { subject, tostring(i) }
     end
     local done, err, results, receipts = publisher:publish_batch(items)
     assert.is_nil(err)
@@ -78,10 +78,10 @@ describe("the NATS broker, JetStream", function()
     assert.equal(2000, #results)
     assert.equal(2000, receipts[2000].sequence)
     local mixed = {
-      { destination = subject, payload = "good" },
-      { destination = "nowhere", payload = "bad" },
-      { destination = subject, payload = "good", headers = { bad = "" } },
-      { destination = subject, payload = "good", options = { expect_last_sequence = 1 } },
+      { subject, "good" },
+      { "nowhere", "bad" },
+      { subject, "good", { bad = "" } },
+      { subject, "good", nil, { expect_last_sequence = 1 } },
     }
     done, err, results = publisher:publish_batch(mixed)
     assert.is_nil(done)
