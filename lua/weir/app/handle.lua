@@ -365,6 +365,7 @@ local function short_path(pipeline)
       end
       pipeline.busy = 1
       local headers, value = message.headers, message.payload
+      local operations = FEW
       if headers ~= entry.usual_headers and not is_usual(entry, headers) then
         pipeline:take(message)
       else
@@ -404,17 +405,19 @@ local function short_path(pipeline)
           local seconds = ended - start
           if seconds <= SHORT then
             short, short_time = short + 1, short_time + seconds
+            operations = 0
           else
             took(counts, seconds)
-            pause_if_spent(LONG)
+            operations = LONG
           end
-        else
-          pause_if_spent(FEW)
         end
       end
       pipeline.busy = 0
       if pipeline.watched then
         pipeline:changed()
+      end
+      if operations > 0 then
+        pause_if_spent(operations)
       end
     end
   end

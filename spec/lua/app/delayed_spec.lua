@@ -176,6 +176,32 @@ describe("a retry", function()
     end)
   end)
 
+  it("does not wait until no other message is left", function()
+    run({ without = COUNTS_NOTHING }, function(t)
+      local order = {}
+      local running = t:start("in", { policy = LATER }, function(value, ctx)
+        order[#order + 1] = value.name
+        if value.name == "late" and ctx.attempt == 1 then
+          return nil, "again"
+        end
+        local stop = weir.now() + 0.001
+        while weir.now() < stop do
+        end
+      end)
+      t:send("in", { name = "late" })
+      t:until_true(function()
+        return running:stats().held == 1
+      end)
+      for _ = 1, 200 do
+        t:send("in", { name = "other" })
+      end
+      t.clock.advance(10)
+      t:counted(running, "ack", 201)
+      assert.equal(202, #order)
+      assert.not_equal("late", order[202])
+    end)
+  end)
+
   it("keeps to one message at a time when its time comes", function()
     run({ without = COUNTS_NOTHING }, function(t)
       local now, most = 0, 0
