@@ -183,12 +183,12 @@ local function run_script(block, expected)
   return run_program({ "bash", "-c", SETUP }, block, expected)
 end
 
---- Whether a block needs a server of durable streams.
+--- Which server a block needs: "durable", "nats" or none.
 function M.needs_server(block)
-  return block.language:find(" durable$") ~= nil
+  return block.language:match("^%l+ (durable)$") or block.language:match("^%l+ (nats)$")
 end
 
-local PRINTERS = { lua = true, ["lua durable"] = true, ["sh durable"] = true }
+local PRINTERS = { lua = true, ["lua durable"] = true, ["sh durable"] = true, ["lua nats"] = true }
 
 --- Checks a block.
 -- @tparam table block
@@ -198,7 +198,7 @@ local PRINTERS = { lua = true, ["lua durable"] = true, ["sh durable"] = true }
 -- @treturn boolean true; or nil and what is wrong
 function M.check(block, following, commands)
   local expected = following and following.language == "text" and following.before:find("prints:$") and following
-  if block.language == "lua" or block.language == "lua durable" then
+  if block.language == "lua" or block.language == "lua durable" or block.language == "lua nats" then
     return run_lua(block, expected)
   elseif block.language == "sh durable" then
     return run_script(block, expected)

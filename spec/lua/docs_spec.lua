@@ -1,6 +1,7 @@
 local core = require("weir.core")
 local docs = require("spec.docs")
 local durable = require("spec.lua.durable.support")
+local nats = require("spec.lua.nats_server")
 local luv = require("luv")
 local shell = require("spec.house.shell")
 
@@ -42,27 +43,31 @@ local function text_of(path)
   return assert(shell.read(path), path)
 end
 
--- The server of the blocks that need one; started for the first of them.
-local server
+-- The servers of the blocks that need one, by kind; started for the first of them.
+local servers = {}
 
 local function ready_for(block)
-  if not docs.needs_server(block) then
+  local kind = docs.needs_server(block)
+  if not kind or servers[kind] then
     return true
-  elseif not durable.available() then
-    return false
-  elseif not server then
-    server = durable.server()
-    luv.os_setenv("DURABLE_URL", server.url)
+  elseif kind == "durable" and durable.available() then
+    servers.durable = durable.server()
+    luv.os_setenv("DURABLE_URL", servers.durable.url)
+    return true
+  elseif kind == "nats" and nats.available() then
+    servers.nats = nats.start()
+    luv.os_setenv("NATS_URL", servers.nats.url)
+    return true
   end
-  return true
+  return false
 end
 
 for _, path in ipairs(files()) do
   describe(path, function()
     teardown(function()
-      if server then
+      for kind, server in pairs(servers) do
         server:stop()
-        server = nil
+        servers[kind] = nil
       end
     end)
 
@@ -75,7 +80,7 @@ for _, path in ipairs(files()) do
     for i, block in ipairs(blocks or {}) do
       it(("keeps its word in the block of line %d (%s)"):format(block.line, block.language), function()
         if not ready_for(block) then
-          return pending("the reference server is not installed: spec/setup test")
+          return pending("the server is not installed: spec/setup test")
         end
         local ok, problem = docs.check(block, blocks[i + 1], { ours = ours, elsewhere = elsewhere })
         assert(ok, problem)
@@ -166,8 +171,19 @@ describe("a documentation block", function()
     local sh = "```sh durable\nweir durable create $DURABLE_URL/x\nls\necho b\n```\nIt prints:\n```text\n%s\n```\n"
     assert.is_true(check(sh:format("b")))
     assert.is_nil(check(sh:format("a")))
-    server:stop()
-    server = nil
+    servers.durable:stop()
+    servers.durable = nil
+  end)
+
+  it("has a server of NATS if it wants one", function()
+    if not ready_for({ language = "lua nats" }) then
+      return pending("nats-server is not installed: spec/setup test")
+    end
+    local lua = "```lua nats\nprint(os.getenv('NATS_URL'):sub(1, 7))\n```\nIt prints:\n```text\n%s\n```\n"
+    assert.is_true(check(lua:format("nats://")))
+    assert.is_nil(check(lua:format("nothing")))
+    servers.nats:stop()
+    servers.nats = nil
   end)
 
   it("names the command of a script that failed, and shows what was printed before", function()
