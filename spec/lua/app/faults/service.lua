@@ -2,9 +2,9 @@
 --
 -- It publishes the jobs FIRST to LAST, and says in its ledger: `p ID` it published one and that was confirmed, `b ID
 -- ATTEMPT` its handler has begun, `h ID ATTEMPT` it has ended, `a ID` that was acknowledged for good, `r ID` the reply
--- came, `d ID CODE ATTEMPT` the dead letter came, `x` everything is closed, `crash` it is about to die.
+-- came, `d ID CODE ATTEMPT` the dead letter came, `x` everything is closed, `crash ID` it is about to die.
 --
--- CRASH is the moment: "handled" (the handler has ended, the acknowledgement has not been sent), "replied" (the reply is
+-- CRASH is the moment: "handled" (the handler has ended, the acknowledgement was not sent), "replied" (the reply is
 -- published), "copied" (the copy of a message that is to be tried again is published), "buried" (the dead letter is
 -- published); AT is the number of the job at which it happens.
 local ledger = require("spec.lua.app.faults.ledger")
