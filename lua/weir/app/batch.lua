@@ -222,7 +222,9 @@ local function take_list(pipeline, entry, list, attempt)
     return
   end
   local ctx = setmetatable({ batch = true, size = count, messages = messages }, entry.meta)
+  pipeline.live[ctx] = messages
   local ok, a, b, left = call(pipeline, entry, values, ctx)
+  pipeline.live[ctx] = nil
   if left then
     pipeline.log:error("a handler did not end after its timeout and goes on in the background", { handler = entry.id })
   end

@@ -226,6 +226,15 @@ local function give_all_back(self)
   for _, item in ipairs(pipeline.held:clear()) do
     give_back(self, item.message)
   end
+  local current = pipeline.current()
+  if current then
+    give_back(self, current)
+  end
+  for what, messages in pairs(pipeline.live) do -- whose handlers did not end when they were cancelled
+    for _, message in ipairs(what == messages and { what } or messages) do
+      give_back(self, message)
+    end
+  end
   for ctx in pairs(pipeline.unsettled) do
     ctx:nack({ requeue = true })
   end

@@ -306,7 +306,9 @@ function handle.take(pipeline, message, attempt)
     end
   end
   if attempt or not (headers[NOT_BEFORE] or headers[RETRY_FOR]) or not handle.is_put_off(pipeline, message) then
+    pipeline.live[message] = message
     handle_slowly(pipeline, message, attempt)
+    pipeline.live[message] = nil
   end
   if start then
     counts:took(now() - start)
@@ -336,6 +338,10 @@ local function short_path(pipeline)
     counts:sized(size, same)
     counts.short, counts.short_time = counts.short + short, counts.short_time + short_time
     done, same, short, short_time = 0, 0, 0, 0
+  end
+
+  function pipeline.current()
+    return current
   end
 
   local function finish(message, value, ctx, a, b)

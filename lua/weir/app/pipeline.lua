@@ -40,6 +40,8 @@ local function new(registration, env, subscription)
     waiters = waitlist.new(), -- those who wait for `busy` or `background` to change
     watched = false, -- whether there are any
     marked = false, -- whether something happened to a context that is not usual
+    live = {}, -- what is being handled: messages, and lists of them; `current()` is that on the short path
+    current = none,
     unsettled = {}, -- contexts whose handlers settle them later
     unsettled_count = 0,
     publishers = {},

@@ -293,20 +293,31 @@ describe("the end", function()
     end)
   end)
 
-  it("gives back the message of a handler that never ends, however hard it is asked", function()
-    run(function(t)
-      local running = t:start("in", function()
-        coroutine.yield("nobody resumes this")
+  for what, opts in pairs({ ["one worker"] = {}, ["several workers"] = { workers = { count = 2 } },
+    ["workers by key"] = { workers = { count = 2, by = "key" } }, ["a batch"] = { batch = { max = 1 } },
+    ["one with a timeout"] = { timeout = 1000 } }) do
+    it("gives back the message of a handler that never ends, however hard it is asked: " .. what, function()
+      run(function(t)
+        local over = false
+        local running = t:start("in", opts, function()
+          while not over do
+            pcall(weir.sleep, 0.001)
+          end
+        end)
+        t:send("in", {})
+        t:until_true(function()
+          return running:stats().in_flight == 1
+        end)
+        running:close(0.01)
+        assert.equal(1, running:stats().returned)
+        local again = assert(t.broker:subscribe(running.registration.descriptor))
+        assert.equal(2, assert(again:next(1)).attempts)
+        over = true
+        t.settle()
+        assert.equal(0, running:stats().ack)
       end)
-      t:send("in", {})
-      t:until_true(function()
-        return running:stats().in_flight == 1
-      end)
-      running:close(0.01)
-      local again = assert(t.broker:subscribe(running.registration.descriptor))
-      assert.equal(2, assert(again:next(1)).attempts)
     end)
-  end)
+  end
 
   it("gives back what waits for its time", function()
     run({ without = { "ack" } }, function(t)
