@@ -20,10 +20,10 @@ build: ## Build the C library and the Lua modules
 	  else cmake --preset $(PRESET); fi
 	@cmake --build --preset $(PRESET)
 
-demo: ## Install what is missing, build, and show streams at work on a real file
+demo: ## Install what is missing, build, and show streams and an application at work on a real file
 	@spec/setup demo
 	@$(MAKE) --no-print-directory build
-	@. $(BUILD)/env && lua5.4 examples/tail/demo.lua
+	@. $(BUILD)/env && lua5.4 examples/tail/demo.lua && echo && lua5.4 examples/pipeline/demo.lua
 
 test: ## Install what is missing, build, and run every test, or those that match SPEC=
 	@spec/setup test

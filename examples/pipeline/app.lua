@@ -130,7 +130,8 @@ local function settle()
     if ledger.all_in and settled >= ledger.lines then
       return true
     end
-  until weir.now() > patience or not weir.sleep(0.1)
+    weir.sleep(0.1)
+  until weir.now() > patience or app:health().state == "stopping"
   return false
 end
 
@@ -143,9 +144,7 @@ local function replay()
   store.closed = {}
   local _, err = weir.dead_letters(broker, "pipeline.dead"):replay({
     limit = math.huge,
-    on_letter = function()
-      ledger.replayed = ledger.replayed + 1
-    end,
+    on_letter = ledger.replay,
   })
   if err then
     error(err)
@@ -156,7 +155,6 @@ end
 -- What fails outside of a handler has nobody who tries it again: it ends the application.
 local function finish()
   local ok, err = pcall(replay)
-  print(ledger.sums())
   app:request_stop(not ok and err or ledger.flaw())
 end
 
@@ -170,6 +168,10 @@ local lines = app:publisher({ to = "pipeline.lines", codec = dpkg.codec })
 app:on("started", function()
   weir.spawn(source.feed, app, lines)
   weir.spawn(finish)
+end)
+
+app:on("stopped", function()
+  print(ledger.sums())
 end)
 
 return app

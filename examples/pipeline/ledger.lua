@@ -58,10 +58,21 @@ function ledger.store(change)
   end
 end
 
--- Dead letters of this run in one place.
-local function count(broker, name)
-  local letters, number = weir.dead_letters(broker, name):list(math.huge), 0
-  for _, letter in ipairs(letters or {}) do
+-- A dead letter goes back to where it came from.
+function ledger.replay(letter)
+  if letter.headers.run == ledger.run then
+    ledger.replayed = ledger.replayed + 1
+  end
+end
+
+-- Dead letters of this run in one place; `before` when nobody can say.
+local function count(broker, name, before)
+  local letters = weir.dead_letters(broker, name):list(math.huge)
+  if not letters then
+    return before
+  end
+  local number = 0
+  for _, letter in ipairs(letters) do
     number = number + (letter.headers.run == ledger.run and 1 or 0)
   end
   return number
@@ -69,7 +80,8 @@ end
 
 -- Looks how many dead letters there are: `invalid` lines, and `dead` ones, which can be tried again.
 function ledger.look(broker)
-  ledger.invalid, ledger.dead = count(broker, "pipeline.invalid"), count(broker, "pipeline.dead")
+  ledger.invalid = count(broker, "pipeline.invalid", ledger.invalid)
+  ledger.dead = count(broker, "pipeline.dead", ledger.dead)
 end
 
 -- Lines of which it is known what became of them.

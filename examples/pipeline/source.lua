@@ -20,8 +20,8 @@ end
 local file = weir.env("FILE")
 source.path = file or has_lines("/var/log/dpkg.log") and "/var/log/dpkg.log" or here .. "sample.log"
 
--- Lines a second, for those who want to watch; as fast as it goes when it is 0.
-source.rate = weir.env("RATE", 0)
+-- Lines a second, for those who want to watch, and how many at most; 0: as fast as it goes, and all.
+source.rate, source.limit = weir.env("RATE", 0), weir.env("LIMIT", 0)
 
 -- Publishes each line, with its number. Publishing waits where the broker has no room, so a long file needs no more
 -- memory than a short one.
@@ -31,8 +31,11 @@ local function publish(lines, publisher)
     local number = ledger.lines + 1
     assert(publisher:publish(line, { headers = { run = ledger.run, line = number } }))
     ledger.lines = number
+    if number == source.limit then
+      return
+    end
     if source.rate > 0 then
-      weir.sleep(began + number / source.rate - weir.now())
+      weir.sleep(math.max(0, began + number / source.rate - weir.now()))
     end
   end
 end
