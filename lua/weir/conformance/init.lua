@@ -16,6 +16,7 @@
 -- answers "unsupported". All that need no server run a second time on `broker:in_process(clock)`.
 -- @module weir.conformance
 
+local contract = require("weir.broker.contract")
 local options_of = require("weir.conformance.options")
 local runner = require("weir.conformance.runner")
 
@@ -151,6 +152,18 @@ function conformance.busted(given, how)
   end
 end
 
+-- Makes sure that options make a broker.
+local function sound(name, options)
+  local ok, broker = pcall(options.probe or options.make)
+  if ok then
+    ok, broker = pcall(contract.check, broker)
+  end
+  if not ok then
+    return nil, ("%s: %s"):format(name, tostring(broker))
+  end
+  return options
+end
+
 --- Loads options for the suite from a Lua file or a module: it returns them, or a broker module (a table with `new`).
 -- @tparam string name "PATH.lua", or the name of a module
 -- @treturn table options; or nil and what is wrong
@@ -173,16 +186,9 @@ function conformance.load(name)
     if not value.program then
       value.program = ("return assert(require('weir.conformance').load(%q))"):format(name)
     end
-    return value
+    return sound(name, value)
   end
-  local options = { name = name, make = value.new }
-  if type(value.conformance) == "table" then
-    for option, each in pairs(value.conformance) do
-      options[option] = each
-    end
-  end
-  options.program = options.program or ("return assert(require('weir.conformance').load(%q))"):format(name)
-  return options
+  return sound(name, { name = name, make = value.new })
 end
 
 return conformance

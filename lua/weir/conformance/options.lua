@@ -39,7 +39,7 @@ local MOVES = { descriptor = "function", refused = "function", attempts = "numbe
 -- - `redelivery`: what was given back must have come again
 -- - `delay`: the delay that is asked for
 -- - `server`: a server that was started again must serve again
--- - `check`: a check as a whole
+-- - `check`: a check as a whole; twice that for the long ones
 options.TIMEOUTS = {
   delivery = 2,
   negative = 0.1,
@@ -47,7 +47,7 @@ options.TIMEOUTS = {
   redelivery = 10,
   delay = 1.5,
   server = 30,
-  check = 90,
+  check = 60,
 }
 
 -- A bare name where nothing else is asked for; no form of subscription for more.

@@ -18,7 +18,7 @@ conformance.busted({
     return memory.new({ max_payload = 65536 })
   end,
   descriptor = descriptor,
-  timeouts = { delay = 0.4 },
+  timeouts = { delay = 0.4, negative = 0.03 },
   max_payload = 65536,
   bad_destinations = BAD,
 })
@@ -59,7 +59,7 @@ conformance.busted({
     return memory.new({ dir = dir })
   end,
   descriptor = descriptor,
-  timeouts = { delay = 0.4 },
+  timeouts = { delay = 0.4, negative = 0.03 },
   in_process = false,
   program = DURABLE:format(dir),
 })

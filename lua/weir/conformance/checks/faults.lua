@@ -202,7 +202,7 @@ return {
     needs = { "ack", "persist" },
     wanted = WANTED,
     live = true,
-    limit = 120,
+    long = 2,
     run = function(t)
       local broker = t.options.make()
       t:check_that(broker:connect(t.timeouts.step), "connect() failed")

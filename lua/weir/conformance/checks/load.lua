@@ -163,7 +163,7 @@ return {
   {
     name = "slow_consumer",
     proves = "a subscription that nobody reads does not let this process grow without bound, and loses no order",
-    limit = 120,
+    long = 2,
     live = true,
     run = function(t)
       local broker = t:broker()
@@ -217,7 +217,7 @@ return {
   {
     name = "soak",
     proves = "thousands of messages, requeues and subscriptions leave nothing behind: memory and numbers are as before",
-    limit = 120,
+    long = 2,
     live = true, -- a twin of streams keeps what they keep
     run = function(t)
       local broker = t:broker()

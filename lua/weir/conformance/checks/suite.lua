@@ -15,7 +15,7 @@ local function share(t, broker, name, first, second)
   local lists = { {}, {} }
   for i, subscription in ipairs({ a, b }) do
     while true do
-      local message = subscription:next(i == 1 and #lists[1] == 0 and t.timeouts.delivery or 0.2)
+      local message = subscription:next(i == 1 and #lists[1] == 0 and t.timeouts.delivery or t.timeouts.negative * 2)
       if not message then
         break
       end
