@@ -28,8 +28,8 @@ typedef struct shared {
   bool attached, detached;
   bool closed;       /* libnats is done with the connection */
   uint64_t changes;  /* of the report */
-  natsMsg **answers; /* a ring of WEIR_NATS_ANSWERS, or NULL without an inbox */
-  size_t first, count;
+  natsMsg **answers; /* WEIR_NATS_ANSWERS, or NULL without an inbox */
+  size_t count;
   bool answering; /* the inbox is served */
   bool deaf;      /* answers are thrown away */
   weir_nats_report report;
@@ -63,6 +63,8 @@ struct weir_nats_link {
   uint64_t random;
 
   natsSubscription *inbox;
+  natsMsg **answers; /* taken from the thread of the inbox: next_answer .. answer_count are left */
+  size_t next_answer, answer_count;
   uv_mutex_t mutex;
   uv_cond_t room; /* in the ring of answers */
   shared shared;
@@ -184,7 +186,7 @@ static void on_answer(natsConnection *nc, natsSubscription *sub, natsMsg *msg, v
     uv_cond_wait(&link->room, &link->mutex);
   if (!to->deaf) {
     if (to->count == 0) uv_async_send(&link->async);
-    to->answers[(to->first + to->count++) % WEIR_NATS_ANSWERS] = msg;
+    to->answers[to->count++] = msg;
     msg = NULL;
   }
   uv_mutex_unlock(&link->mutex);
@@ -200,27 +202,40 @@ static void on_complete(void *arg) {
   uv_mutex_unlock(&link->mutex);
 }
 
-natsMsg *weir_nats_link_answer(weir_nats_link *link) {
+/* Exchanges the list that was taken from for the one that the thread fills. */
+static void exchange_answers(weir_nats_link *link) {
   shared *from = &link->shared;
-  natsMsg *msg = NULL;
   uv_mutex_lock(&link->mutex);
-  if (from->count > 0) {
-    msg = from->answers[from->first];
-    from->first = (from->first + 1) % WEIR_NATS_ANSWERS;
-    if (from->count-- == WEIR_NATS_ANSWERS) uv_cond_signal(&link->room);
-  }
+  natsMsg **full = from->answers;
+  from->answers = link->answers;
+  link->answers = full;
+  link->answer_count = from->count;
+  link->next_answer = 0;
+  if (from->count == WEIR_NATS_ANSWERS) uv_cond_signal(&link->room);
+  from->count = 0;
   uv_mutex_unlock(&link->mutex);
-  return msg;
+}
+
+natsMsg *weir_nats_link_answer(weir_nats_link *link) {
+  if (link->answers == NULL) return NULL;
+  if (link->next_answer == link->answer_count) exchange_answers(link);
+  return link->next_answer < link->answer_count ? link->answers[link->next_answer++] : NULL;
 }
 
 natsStatus weir_nats_link_inbox(weir_nats_link *link, const char *subject) {
   natsConnection *nc = weir_nats_link_connection(link);
   if (nc == NULL) return NATS_CONNECTION_CLOSED;
   if (link->inbox != NULL) return NATS_ILLEGAL_STATE;
-  natsMsg **ring = calloc(WEIR_NATS_ANSWERS, sizeof(natsMsg *));
-  if (ring == NULL) return NATS_NO_MEMORY;
+  link->answers = calloc(WEIR_NATS_ANSWERS, sizeof(natsMsg *));
+  natsMsg **filled = calloc(WEIR_NATS_ANSWERS, sizeof(natsMsg *));
+  if (link->answers == NULL || filled == NULL) {
+    free(link->answers);
+    free(filled);
+    link->answers = NULL;
+    return NATS_NO_MEMORY;
+  }
   uv_mutex_lock(&link->mutex);
-  link->shared.answers = ring;
+  link->shared.answers = filled;
   uv_mutex_unlock(&link->mutex);
   natsStatus status = natsConnection_Subscribe(&link->inbox, nc, subject, on_answer, link);
   if (status != NATS_OK) return status;
@@ -452,6 +467,7 @@ static void destroy(weir_nats_link *link) {
   for (natsMsg *msg; (msg = weir_nats_link_answer(link)) != NULL;)
     natsMsg_Destroy(msg);
   free(link->shared.answers);
+  free(link->answers);
   uv_cond_destroy(&link->room);
   uv_mutex_destroy(&link->mutex);
   natsOptions_Destroy(link->opts);

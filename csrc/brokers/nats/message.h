@@ -14,8 +14,8 @@
 #include <stdbool.h>
 
 /* Messages that were copied and are to be destroyed. libnats frees them in a thread of its own,
- * which it wakes for the first that it gets: so they are given back by the hundred, within the bounds
- * below. */
+ * which it wakes for the first that it gets: so they are given back by the hundred, within the
+ * bounds below. */
 #define WEIR_NATS_BIN 1024
 #define WEIR_NATS_BIN_BYTES (512 * 1024)
 typedef struct weir_nats_bin {

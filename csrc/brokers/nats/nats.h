@@ -59,6 +59,19 @@ const char *weir_nats_code(natsStatus status);
 int weir_nats_fail(lua_State *L, natsStatus status);
 /* Options for libnats from the table at `index`; raises for what is no option. */
 natsOptions *weir_nats_check_options(lua_State *L, int index);
+/* The userdata at index 1, whose metatable is the first upvalue of the method: cheaper than by
+ * name. */
+static inline void *weir_nats_self(lua_State *L, const char *name) {
+  void *self = lua_touserdata(L, 1);
+  if (self != NULL && lua_getmetatable(L, 1)) {
+    bool is = lua_rawequal(L, -1, lua_upvalueindex(1)) != 0;
+    lua_pop(L, 1);
+    if (is) return self;
+  }
+  return luaL_checkudata(L, 1, name); /* raises */
+}
+/* Makes the metatable `name`, which is the first upvalue of the methods. */
+void weir_nats_new_class(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_Reg *own);
 /* The link at index 1 and its connection, which is NULL when it is not there. */
 nats_link *weir_nats_check_link(lua_State *L);
 natsConnection *weir_nats_connection(const nats_link *box);

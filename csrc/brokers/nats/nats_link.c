@@ -65,7 +65,7 @@ int weir_nats_fail(lua_State *L, natsStatus status) {
   return 3;
 }
 
-nats_link *weir_nats_check_link(lua_State *L) { return luaL_checkudata(L, 1, WEIR_NATS_LINK); }
+nats_link *weir_nats_check_link(lua_State *L) { return weir_nats_self(L, WEIR_NATS_LINK); }
 
 natsConnection *weir_nats_connection(const nats_link *box) {
   return box->link != NULL && box->box->open ? weir_nats_link_connection(box->link) : NULL;
@@ -355,17 +355,20 @@ static const luaL_Reg functions[] = {
     {NULL, NULL},
 };
 
-static void new_class(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_Reg *own) {
+void weir_nats_new_class(lua_State *L, const char *name, const luaL_Reg *meta,
+                         const luaL_Reg *own) {
   luaL_newmetatable(L, name);
-  luaL_setfuncs(L, meta, 0);
+  lua_pushvalue(L, -1);
+  luaL_setfuncs(L, meta, 1);
   lua_newtable(L);
-  luaL_setfuncs(L, own, 0);
+  lua_pushvalue(L, -2);
+  luaL_setfuncs(L, own, 1);
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
 }
 
 void weir_nats_open_link(lua_State *L) {
-  new_class(L, WEIR_NATS_LINK, metamethods, methods);
+  weir_nats_new_class(L, WEIR_NATS_LINK, metamethods, methods);
   lua_newtable(L);
   lua_createtable(L, 0, 1);
   lua_pushliteral(L, "v");

@@ -14,9 +14,7 @@
 
 #define NEVER_EMPTY UINT64_MAX
 
-static nats_subscription *check(lua_State *L) {
-  return luaL_checkudata(L, 1, WEIR_NATS_SUBSCRIPTION);
-}
+static nats_subscription *check(lua_State *L) { return weir_nats_self(L, WEIR_NATS_SUBSCRIPTION); }
 
 static void release(nats_subscription *self) {
   weir_list_remove(&self->armed);
@@ -169,10 +167,5 @@ static const luaL_Reg methods[] = {
 static const luaL_Reg metamethods[] = {{"__gc", subscription_close}, {NULL, NULL}};
 
 void weir_nats_open_subscription(lua_State *L) {
-  luaL_newmetatable(L, WEIR_NATS_SUBSCRIPTION);
-  luaL_setfuncs(L, metamethods, 0);
-  lua_newtable(L);
-  luaL_setfuncs(L, methods, 0);
-  lua_setfield(L, -2, "__index");
-  lua_pop(L, 1);
+  weir_nats_new_class(L, WEIR_NATS_SUBSCRIPTION, metamethods, methods);
 }

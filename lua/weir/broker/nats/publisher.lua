@@ -13,6 +13,8 @@ local weir_errors = require("weir.errors")
 
 local M = {}
 
+local tick = runtime.tick
+
 local Publisher = { __name = "weir.nats.publisher" }
 Publisher.__index = Publisher
 
@@ -55,6 +57,7 @@ function M.new(broker, opts)
     stream = opts.stream,
     reply_to = opts.reply_to,
     timeout = opts.timeout or broker.settings.publish_timeout,
+    plain = not (confirm or opts.stream or opts.reply_to), -- messages without headers go the short way
     inboxes = broker.settings.inbox_prefix .. ".",
   }, Publisher)
 end
@@ -181,9 +184,15 @@ end
 --   `expect_last_message_id` ("conflict" if it is otherwise), each of which implies `confirm`
 -- @return true, and with `confirm` the receipt: `stream`, `sequence`, `duplicate`; or nil and an error
 function Publisher:publish(destination, payload, headers, options)
-  local busy = runtime.tick()
+  local busy = tick()
   if busy then
     return nil, busy
+  elseif self.plain and not headers and not options then
+    local connection = self.connection
+    if connection.up and connection.link:publish(destination, payload) then
+      return true
+    end
+    return connection:publish_slowly(destination, payload)
   end
   local confirm = self.confirm
   if options or self.stream or (headers and next(headers) == nil) then
