@@ -24,6 +24,8 @@ local SHORT = measure.SHORT
 local LONG, FEW = 128, 8
 local CANCELLED = errors.new("cancelled", "the worker was cancelled")
 
+local getinfo = debug.getinfo
+
 local handle = {}
 
 local RETRY_FOR, NOT_BEFORE = contract.headers.retry_for, contract.headers.not_before
@@ -33,12 +35,26 @@ function handle.count(seconds)
   pause_if_spent(seconds > SHORT and LONG or 1)
 end
 
+-- Of a stack of more calls than DEEP, no more than SHOWN are told: to find the end of one that a recursion has filled
+-- takes a second, in which nothing else happens.
+local DEEP, SHOWN = 200, 10
+
+local function last_calls(level)
+  local lines = { "stack traceback:" }
+  for i = level + 1, level + SHOWN do
+    local call = getinfo(i, "Sl")
+    lines[#lines + 1] = ("%s:%d"):format(call.short_src, call.currentline)
+  end
+  lines[#lines + 1] = "..."
+  return table.concat(lines, "\n\t")
+end
+
 -- What a raised error becomes on its way to the failure policy.
 local function raised(err)
   if type(err) == "table" then
     return { error = err }
   end
-  local traceback = debug.traceback(nil, 2)
+  local traceback = getinfo(DEEP, "l") and last_calls(2) or debug.traceback(nil, 2)
   -- What is below the protected call is weir's.
   local below = traceback:find("\n\t[C]: in function 'xpcall'", 1, true)
   if below then

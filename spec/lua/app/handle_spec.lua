@@ -1,4 +1,5 @@
 local errors = require("weir.errors")
+local handle = require("weir.app.handle")
 local outcome = require("weir.outcome")
 local pipe = require("spec.lua.app.pipe")
 local schema = require("weir.schema")
@@ -127,6 +128,18 @@ describe("a handler", function()
       assert.equal(2, stats.redeliveries)
       assert.equal(1, stats.drop)
     end
+  end)
+
+  it("that went into a recursion without end is traced no further than its last calls", function()
+    local function deeper()
+      return 1 + deeper()
+    end
+    local ok, result = xpcall(deeper, handle.raised)
+    assert.is_false(ok)
+    assert.matches("stack overflow", result.error)
+    local _, lines = result.traceback:gsub("\n", "")
+    assert.equal(11, lines)
+    assert.matches("^stack traceback:\n\t[^\n]*handle_spec.lua:%d+\n.*\n\t%.%.%.$", result.traceback)
   end)
 
   it("goes on with the next message after one that raised", function()

@@ -82,7 +82,7 @@ describe("messages that do harm", function()
       for _, each in ipairs(HARM) do
         local letter = assert(dead[each[1]], each[1])
         assert.equal(each[2], letter.code)
-        -- A server that waits for acknowledgements gives it to somebody else when this machine is slow, and counts that.
+        -- A server that waits for acknowledgements sends it again when this machine is slow, and counts that.
         assert.is_true(letter.attempt == each[3] or place.kind == "nats" and letter.attempt > each[3], each[1])
       end
     end)
