@@ -41,7 +41,7 @@ local message_options = {
 }
 
 -- Confirmations that one batch waits for at a time.
-local IN_FLIGHT = 1024
+local IN_FLIGHT = 4096
 
 --- Makes one; `broker:publisher` does.
 function M.new(broker, opts)
@@ -211,7 +211,10 @@ end
 -- One item of a batch, of which the confirmation comes later.
 local function begin_item(self, batch, index, item)
   local destination, payload, options = item[1], item[2], item[4]
-  local headers, confirm, err = prepare(self, item[3], options)
+  local headers, confirm, err = nil, self.confirm, nil
+  if options or item[3] or self.stream then
+    headers, confirm, err = prepare(self, item[3], options)
+  end
   if err then
     batch.results[index] = err
     return
