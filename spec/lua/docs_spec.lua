@@ -23,6 +23,8 @@ local elsewhere = {
   ["make bench NAME=latency"] = true,
   ["sudo make install"] = true,
   ["luarocks --lua-version 5.4 make rockspec/weir-scm-1.rockspec"] = true,
+  ["weir run examples/bakery.lua"] = true,
+  ["weir run examples/bakery.lua --env BROKER=nats://127.0.0.1:4222"] = true,
   ["weir run examples/orders.lua"] = true,
   ["weir run examples/orders.lua --env FILE=/var/log/dpkg.log --env WORKERS=4"] = true,
   ["weir run examples/orders.lua --env BROKER=nats://127.0.0.1:4222"] = true,
@@ -102,6 +104,18 @@ describe("README.md", function()
       end
     end
     error("no block of README.md equals examples/quickstart.lua")
+  end)
+end)
+
+describe("docs/tutorial.md", function()
+  it("shows examples/bakery.lua as it is", function()
+    local program = shell.read("examples/bakery.lua")
+    for _, block in ipairs(docs.blocks(text_of("docs/tutorial.md"))) do
+      if block.text == program then
+        return
+      end
+    end
+    error("no block of docs/tutorial.md equals examples/bakery.lua")
   end)
 end)
 
