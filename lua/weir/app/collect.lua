@@ -27,8 +27,13 @@ local function check_call(what, target, options, fn)
   end
 end
 
+-- `app:include(require("routes"))`: the second value of `require` is where it found the module.
+local function found_by_require(value)
+  return type(value) == "string"
+end
+
 local function add(self, kind, target, options, fn)
-  if fn == nil and settings.is_callable(options) then
+  if settings.is_callable(options) and (fn == nil or found_by_require(fn)) then
     options, fn = {}, options
   end
   check_call(("%s:%s"):format(self.what, kind), target, options == nil and {} or options, fn)
@@ -59,6 +64,9 @@ end
 -- @param router made with `weir.router`
 -- @tparam[opt] table options `prefix` (before the router's own), `broker` (the label of one)
 function Collector:include(router, options)
+  if found_by_require(options) then
+    options = nil
+  end
   if type(router) ~= "table" or not router.entries or not router.is_router then
     error(("%s:include: a router is expected, not a %s"):format(self.what, type(router)), 2)
   elseif options ~= nil and type(options) ~= "table" then

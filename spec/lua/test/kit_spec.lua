@@ -41,6 +41,11 @@ describe("a test kit", function()
     kit:assert_no_errors()
   end)
 
+  it("takes an application straight from require", function()
+    local kit = test(app_with(function() end), "./app.lua")
+    assert.equal("running", kit:health().state)
+  end)
+
   it("waits for the cascade, over all brokers", function()
     local app = weir.app("shop", "1.0.0")
     app:broker(memory.new(), { label = "left" })
