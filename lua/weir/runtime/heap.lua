@@ -190,7 +190,7 @@ function Heap:next()
   end
 end
 
---- Takes an item whose deadline is at or before `now`; nil when there is none.
+--- Takes an item whose deadline is at or before `now`; nil when there is none. Returns that deadline, too.
 function Heap:expired(now)
   while self.count > 0 do
     local key, _, in_lane = peek(self)
@@ -202,7 +202,7 @@ function Heap:expired(now)
       local deadline = item.deadline
       if deadline <= now then
         item.deadline = nil
-        return item
+        return item, deadline
       end
       push(self, deadline, item)
     end

@@ -143,12 +143,12 @@ local function round(self)
   self.waiting, self.flushing, self.dirty, self.kept = {}, {}, false, false
   local split = notes:position()
   notes:join(units)
-  local wrong = self.failed
+  local wrong, apart = self.failed, false
   if not wrong and #notes > 0 then
     local ok, err = commit(self, notes, 0, notes:position(), waiting[1] == nil)
     if not ok then
-      wrong = self.failed
-      if not wrong then
+      wrong, apart = self.failed, not self.failed
+      if apart then
         wrong = commit_apart(self, notes, split, waiting, err)
       end
     end
@@ -162,7 +162,7 @@ local function round(self)
   end
   self.spare_notes:clear()
   for _, unit in ipairs(waiting) do
-    local err = self.failed or unit.err
+    local err = unit.err or not apart and wrong -- one that is stored is, whatever became of the next
     if err then
       unit.waiter:wake(nil, err)
     else

@@ -26,7 +26,7 @@ local function set_timer(self)
   end
 end
 
---- Calls `delivery.queue:due(delivery)` at that time of the clock.
+--- Calls `delivery.queue:due(list)` at that time of the clock, with all of that queue that are due by then.
 function Due:arm(delivery, at)
   if delivery.deadline then
     self.heap:disarm(delivery)
@@ -46,14 +46,24 @@ end
 
 --- Does what is due.
 function Due:expire()
-  local now, list = self.clock.now(), {}
-  local delivery = self.heap:expired(now)
+  local now, queues, lists, times = self.clock.now(), {}, {}, {}
+  local delivery, at = self.heap:expired(now)
   while delivery do
-    list[#list + 1] = delivery
-    delivery = self.heap:expired(now)
+    local queue = delivery.queue
+    local list = lists[queue]
+    if not list then
+      list = {}
+      lists[queue], queues[#queues + 1] = list, queue
+    end
+    list[#list + 1], times[delivery] = delivery, at
+    delivery, at = self.heap:expired(now)
   end
-  for i = #list, 1, -1 do -- each goes to the front of its queue: so the first of them is first there
-    list[i].queue:due(list[i])
+  for _, queue in ipairs(queues) do
+    local list = lists[queue]
+    table.sort(list, function(a, b) -- at the same time: as they were published
+      return times[a] < times[b] or times[a] == times[b] and a.position < b.position
+    end)
+    queue:due(list)
   end
   set_timer(self)
 end

@@ -21,6 +21,7 @@ local TOPICS = 4096 -- remembered names; all are forgotten when there are more
 local BUDGET = 32 -- operations after which the time is read and the loop may want its turn
 local INBOX = "_INBOX."
 engine.INBOX = INBOX
+local NOBODY = { routes = {} } -- a reply is for who asked, whoever else listens to everything
 
 local CLOSED = errors.new("closed", "the broker was shut down")
 local NOT_UP = errors.new("disconnected", "the broker is not connected: call broker:connect() first")
@@ -99,6 +100,9 @@ function Engine:topic(name)
   local topic = self.topics[name]
   if topic then
     return topic
+  end
+  if name:sub(1, #INBOX) == INBOX then
+    return NOBODY
   end
   local tokens, wrong = pattern.destination(name)
   if not tokens then
@@ -212,18 +216,15 @@ function Engine:has_responders(name)
 end
 
 --- Makes the name of an inbox that nobody had before, not even in an earlier life of a durable broker.
--- @tparam table inbox `waiter`; gets `reply`
 -- @treturn string
-function Engine:open_inbox(inbox)
+function Engine:inbox_name()
   if not self.inbox_prefix then
     self.inbox_prefix = INBOX .. runtime.random(9):gsub(".", function(byte)
       return ("%02x"):format(byte:byte())
     end) .. "."
   end
   self.inbox_count = self.inbox_count + 1
-  local name = self.inbox_prefix .. ("%d"):format(self.inbox_count)
-  self.inboxes[name] = inbox
-  return name
+  return self.inbox_prefix .. ("%d"):format(self.inbox_count)
 end
 
 local function size(map)

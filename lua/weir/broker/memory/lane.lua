@@ -150,6 +150,33 @@ function lanes.new(refresh, slow_publish, max_payload)
       end
     end
 
+    --- Adds deliveries that come back, in their order: behind those at the front that came back before, and in front
+    -- of those that are delivered for the first time.
+    function lane.insert(list)
+      local more, early = #list, 0
+      while count + more > size do
+        grow()
+      end
+      while early < count and lane.peek(early + 1).attempts > 1 do
+        early = early + 1
+      end
+      local from = head
+      head = (head - 1 - more) % size + 1
+      for i = 0, early + more - 1 do
+        local delivery
+        if i < early then
+          delivery = items[(from - 1 + i) % size + 1]
+        else
+          delivery = list[i - early + 1]
+        end
+        items[(head - 1 + i) % size + 1] = delivery
+      end
+      count = count + more
+      for _ = 1, math.min(more, receivers.count) do
+        receivers:wake_one()
+      end
+    end
+
     --- Takes the first away; there is one.
     function lane.shift()
       local delivery = items[head]

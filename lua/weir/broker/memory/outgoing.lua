@@ -44,6 +44,9 @@ local function await_room(engine, demand, deadline)
     full:watch()
     local _, err = waiter:wait(deadline)
     local woken = full.senders:remove(waiter)
+    if full.senders.count == 0 then
+      full:watch()
+    end
     if engine.is_closed then
       return nil, CLOSED
     elseif err then
@@ -133,6 +136,18 @@ local function keys_of(routes)
   return keys
 end
 
+-- Keeps the room that was found for items while they are being stored, which takes a while.
+local function reserve(items)
+  for _, item in ipairs(items) do
+    for _, queue in ipairs(item.topic.routes) do
+      if queue:reserve(item.size) then
+        item.reserved = item.reserved or {}
+        table.insert(item.reserved, queue)
+      end
+    end
+  end
+end
+
 -- Hands items that have a place to the store, if it is to know them.
 local function persist(engine, items)
   local records = {}
@@ -154,7 +169,17 @@ local function persist(engine, items)
   if #records == 0 then
     return true
   end
-  return engine.store:append(records)
+  reserve(items)
+  local ok, err = engine.store:append(records)
+  for _, item in ipairs(items) do
+    for _, queue in ipairs(item.reserved or {}) do
+      queue:unreserve(item.size)
+      if not ok then
+        queue:moved()
+      end
+    end
+  end
+  return ok, err
 end
 
 -- Gives an item to one queue, if that has or makes room for it.

@@ -32,6 +32,9 @@ local function flaw(name, tokens)
   elseif #name > pattern.MAX_NAME then
     return ("a name has at most %d bytes, not %d"):format(pattern.MAX_NAME, #name)
   end
+  if find(name, "\0", 1, true) then
+    return ("'%s' has a zero byte"):format((name:gsub("%z", "\\0")))
+  end
   for _, token in ipairs(tokens) do
     if token == "" then
       return ("'%s' has an empty token: no dot at the ends, nor two in a row"):format(name)

@@ -112,15 +112,20 @@ function Publisher:request(destination, payload, headers, timeout)
   elseif type(destination) == "string" and not engine:has_responders(destination) then
     return nil, errors.new("no_responders", NO_RESPONDERS:format(destination), { destination = destination })
   end
-  local waiter = runtime.waiter()
-  local inbox = { waiter = waiter, reply = nil }
-  local name = engine:open_inbox(inbox)
-  local with = {}
+  local name, with = engine:inbox_name(), {}
   for key, value in pairs(headers or NO_HEADERS) do
     with[key] = value
   end
   with["reply-to"] = name
-  local ok, err = outgoing.publish(engine, destination, payload, with, deadline)
+  local item, err = outgoing.item(engine, destination, payload, with)
+  if not item then
+    return nil, err
+  end
+  local waiter = runtime.waiter()
+  local inbox = { waiter = waiter, reply = nil }
+  engine.inboxes[name] = inbox
+  local ok
+  ok, err = outgoing.publish_items(engine, { item }, deadline)
   while ok and not inbox.reply and not err do
     local _
     _, err = waiter:wait(deadline)
@@ -201,13 +206,14 @@ function Transaction:commit(timeout)
   if over then
     return nil, over
   end
+  local deadline = runtime.deadline(timeout or self.publisher.timeout, 2)
   self.ended = "committed"
   local items = self.items
   self.items = nil
   if #items == 0 then
     return true
   end
-  local ok, err = outgoing.publish_items(self.engine, items, runtime.deadline(timeout or self.publisher.timeout, 2))
+  local ok, err = outgoing.publish_items(self.engine, items, deadline)
   if not ok then
     self.ended = "not committed: " .. tostring(err)
     return nil, err

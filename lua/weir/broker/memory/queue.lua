@@ -79,13 +79,28 @@ end
 -- a large transaction does not wait for ever.
 function Queue:fits(messages, bytes)
   local room, free = self.lane.room()
-  return room >= messages and free >= bytes or self:held() == 0
+  return room >= messages and free >= bytes or room == self.max_messages
 end
 
 --- Takes in a delivery that was published.
 function Queue:deliver(delivery)
   self.lane.account(1, size_of(delivery))
   self.lane.append(delivery)
+end
+
+--- Sets room aside for a message of `bytes` that is being stored, where a full queue makes others wait.
+-- @treturn boolean whether it has to be given back with `unreserve`
+function Queue:reserve(bytes)
+  if self.overflow ~= "wait" and self.overflow ~= "reject" then
+    return false
+  end
+  self.lane.account(1, bytes)
+  return true
+end
+
+--- Gives back what `reserve` set aside: the message is about to come, or does not come.
+function Queue:unreserve(bytes)
+  self.lane.account(-1, -bytes)
 end
 
 --- The same, with a delay until a time of the clock.
@@ -110,6 +125,7 @@ function Queue:adopt(descriptor, capacity)
   end
   self.max_messages, self.max_bytes = capacity.messages, capacity.bytes
   self.lane.resize(capacity.messages, capacity.bytes)
+  self.senders:wake_all()
   self:watch()
 end
 
@@ -152,11 +168,23 @@ function Queue:moved(taker)
     end
   end
   if taker and taker.limited and taker.full.count > 0 then
-    taker.full:wake_one()
+    taker.full:wake_all() -- now they wait for a message, and whoever gets it, the others know
   end
   if self.engine.idlers then
     self.engine:check_idle()
   end
+end
+
+-- The next delivery of one that was taken, as the store is told; nil where nobody is left to get it.
+local function revive(self, old, delay)
+  local engine, store = self.engine, self.store
+  engine.due:disarm(old)
+  if not self.routed and self.members == 0 and not self.durable then
+    return nil
+  elseif store then
+    store:requeue(self.key, old.position, old.attempts, delay and engine.clock.time() + delay)
+  end
+  return message.again(old, self)
 end
 
 --- Puts a delivery that was taken back: first in the queue, or in `delay` seconds.
@@ -164,18 +192,12 @@ end
 -- @tparam ?number delay
 -- @tparam[opt] table taker the subscription that had taken it
 function Queue:put_back(old, delay, taker)
-  local engine, store = self.engine, self.store
-  engine.due:disarm(old)
-  if not self.routed and self.members == 0 and not self.durable then
-    return self:discard(old, taker)
-  end
-  local delivery = message.again(old, self)
   delay = delay and delay > 0 and delay or nil
-  if store then
-    store:requeue(self.key, delivery.position, old.attempts, delay and engine.clock.time() + delay)
-  end
-  if delay then
-    self:hold(delivery, engine.clock.now() + delay)
+  local delivery = revive(self, old, delay)
+  if not delivery then
+    return self:discard(old, taker)
+  elseif delay then
+    self:hold(delivery, self.engine.clock.now() + delay)
   else
     self.lane.prepend(delivery)
   end
@@ -189,14 +211,29 @@ function Queue:hold(delivery, at)
   self.engine.due:arm(delivery, at)
 end
 
---- The time has come: for a delayed delivery to be delivered, for one that was taken to be given to somebody else.
-function Queue:due(delivery)
-  if self.delayed[delivery] then
-    self.delayed[delivery] = nil
-    self.delayed_count = self.delayed_count - 1
-    self.lane.prepend(delivery)
-  elseif delivery.slot > 0 then
-    self:put_back(delivery, nil, self.lane.release(delivery, message.LOST))
+--- The time has come: for delayed deliveries to be delivered, for those that were taken to be given to somebody else.
+-- They come before what waits for the first time, in the order of their times.
+-- @tparam table list deliveries in that order
+function Queue:due(list)
+  local back, takers = {}, {}
+  for _, delivery in ipairs(list) do
+    if self.delayed[delivery] then
+      self.delayed[delivery] = nil
+      self.delayed_count = self.delayed_count - 1
+      back[#back + 1] = delivery
+    elseif delivery.slot > 0 then
+      local taker = self.lane.release(delivery, message.LOST)
+      local again = revive(self, delivery)
+      if again then
+        back[#back + 1], takers[#takers + 1] = again, taker
+      else
+        self:discard(delivery, taker)
+      end
+    end
+  end
+  self.lane.insert(back)
+  for _, taker in ipairs(takers) do
+    self:moved(taker)
   end
 end
 

@@ -1,8 +1,8 @@
 --- The memory broker's durable side: what a store has is taken up again, and groups are made known to it.
 -- @module weir.broker.memory.recovery
 
+local descriptors = require("weir.broker.memory.descriptor")
 local message = require("weir.broker.memory.message")
-local pattern = require("weir.broker.memory.pattern")
 local stores = require("weir.broker.memory.store")
 
 local recovery = {}
@@ -20,17 +20,18 @@ local function spec_of(queue)
 end
 
 local function restore_group(engine, store, key, spec)
-  local tokens, wild = pattern.parse(spec.name)
-  local descriptor = {
+  local descriptor, err = descriptors.make({
     name = spec.name,
-    tokens = tokens,
-    pattern = wild or nil,
     group = spec.group,
     durable = true,
     overflow = spec.overflow,
     ack_wait = spec.ack_wait,
-  }
-  engine:queue(key, descriptor, { messages = spec.messages, bytes = spec.bytes }, store)
+    capacity = { messages = spec.messages, bytes = spec.bytes },
+  })
+  if not descriptor then
+    error(err.message, 0)
+  end
+  engine:queue(key, descriptor, descriptors.capacity(descriptor.capacity, {}), store)
 end
 
 local function restore_delivery(engine, key, id, record, attempts, due)
@@ -97,6 +98,12 @@ function recovery.open(engine, dir, options)
   end)
   if not last then
     store:close()
+    for _, queue in pairs(engine.queues) do
+      engine:drop_queue(queue)
+    end
+    if log then
+      log:clear()
+    end
     return nil, err
   end
   for _, id in ipairs(evicted) do

@@ -42,17 +42,23 @@ end
 -- @tparam table options checked: `messages`, `bytes`, `seconds`, `topics`
 -- @tparam table clock
 function retention.new(options, clock)
-  return setmetatable({
+  local self = setmetatable({
     clock = clock,
     messages = options.messages or math.huge,
     bytes = options.bytes and size.parse(options.bytes) or math.huge,
     seconds = options.seconds or math.huge,
     max_topics = options.topics or TOPICS,
-    topics = {}, -- name -> run
-    count = 0,
-    evicted = 0, -- highest position of what went together with its topic
-    store = nil, -- is told of what goes
   }, Log)
+  self:clear()
+  return self
+end
+
+--- Forgets everything, as if there had been nothing.
+function Log:clear()
+  self.topics = {} -- name -> run
+  self.count = 0
+  self.evicted = 0 -- highest position of what went together with its topic
+  self.store = nil -- is told of what goes
 end
 
 local function drop_first(self, run)

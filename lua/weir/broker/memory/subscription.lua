@@ -142,7 +142,7 @@ end
 -- @tparam[opt] number timeout seconds to wait for the first
 -- @treturn table a list of 1 to `max` messages; or nil and an error as of `next`
 function Subscription:next_batch(max, linger, timeout)
-  if type(max) ~= "number" or max ~= max or max < 1 then
+  if type(max) ~= "number" or max < 1 or max % 1 ~= 0 and max ~= math.huge then
     error("subscription:next_batch: the first argument is how many messages at most, not " .. tostring(max), 2)
   elseif linger ~= nil and (type(linger) ~= "number" or linger ~= linger or linger < 0) then
     error("subscription:next_batch: the second argument is a number of seconds, not " .. tostring(linger), 2)

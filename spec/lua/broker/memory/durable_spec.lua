@@ -210,6 +210,64 @@ describe("a memory broker with a directory", function()
     end
   end)
 
+  it("keeps its bound with many publishers in one commit", function()
+    start()
+    local subscription = broker:subscribe(memory.topic("a", { group = "g", capacity = { messages = 3 } }))
+    local list = {}
+    for i = 1, 20 do
+      list[i] = tasks.spawn(publish, broker:publisher(), "a", tostring(i))
+    end
+    local most = 0
+    for _ = 1, 20 do
+      local message = assert(subscription:next(5))
+      most = math.max(most, subscription:stats().held)
+      message:ack()
+    end
+    for i = 1, 20 do
+      list[i]:join(5)
+    end
+    assert.equal(3, most)
+    assert.equal(0, subscription:stats().held)
+    assert.equal(0, subscription:stats().bytes)
+  end)
+
+  it("gives back the room of what could not be stored", function()
+    local publisher = start({ store = { sync = false, max_bytes = "1 MiB" } })
+    local subscription = broker:subscribe(memory.topic("a", { group = "g", capacity = { messages = 1 } }))
+    local large = tasks.spawn(publisher.publish, publisher, "a", ("x"):rep(2 ^ 21))
+    local small = tasks.spawn(publisher.publish, publisher, "a", "2")
+    fails("full", large:join(5))
+    assert.is_true(small:join(5))
+    assert.same({ 1, 1 }, { subscription:stats().held, subscription:stats().bytes })
+    assert.equal("2", drain(subscription))
+  end)
+
+  it("stores no reply for groups that would get everything", function()
+    local publisher = start()
+    local all = broker:subscribe(memory.topic(">", { group = "g" }))
+    local task = tasks.spawn(publisher.request, publisher, "service", "hello", nil, 5)
+    local request = assert(all:next(5))
+    assert(publisher:publish(request.reply_to, "hello!"))
+    assert.equal("hello!", task:join(5).payload)
+    request:ack()
+    assert.equal(0, broker:stats().store.messages)
+  end)
+
+  it("does not come up with a store that has nonsense, and leaves nothing of it behind", function()
+    local publisher = start()
+    broker:declare(spec)
+    publish(publisher, "a", "1")
+    assert(broker.engine.store:declare("z", { name = "a..b", group = "z", messages = 1, bytes = 1 }))
+    assert(broker:shutdown())
+    broker = memory.new({ dir = dir, clock = clock, store = { sync = false } })
+    for _ = 1, 2 do
+      local err = fails("damaged", broker:connect())
+      assert.matches("empty token", err.message)
+      assert.equal("failed", (broker:state()))
+      assert.same({ 0, 0 }, { broker:stats().queues, broker:stats().held })
+    end
+  end)
+
   it("is for one at a time, and says so", function()
     start()
     local second = memory.new({ dir = dir })

@@ -68,6 +68,33 @@ describe("a full queue of the memory broker", function()
     assert.is_true(two:join(5))
   end)
 
+  it("lets them go on when a new first member of the group raises its capacity", function()
+    local function spec(messages)
+      return memory.topic("a", { group = "g", durable = true, capacity = { messages = messages } })
+    end
+    assert.is_true(broker:declare(spec(1)))
+    publish(publisher, "a", "1")
+    local task = tasks.spawn(publisher.publish, publisher, "a", "2")
+    tasks.sleep(0)
+    local subscription = broker:subscribe(spec(2))
+    assert.is_true(task:join(5))
+    assert.equal("1 2", drain(subscription))
+  end)
+
+  it("goes the short way again once nobody waits for room", function()
+    local subscription = subscribe(nil, 1)
+    publish(publisher, "a", "1")
+    fails("timeout", publisher:publish("a", "2", nil, { timeout = 0.01 }))
+    local told = 0
+    local discard = subscription.queue.discard
+    subscription.queue.discard = function(...)
+      told = told + 1
+      return discard(...)
+    end
+    assert.equal("1", drain(subscription))
+    assert.equal(0, told)
+  end)
+
   it("waits for the slowest of those that wait, and keeps order", function()
     local fast, slow = broker:subscribe("a"), subscribe(nil, 1)
     publish(publisher, "a", "1")

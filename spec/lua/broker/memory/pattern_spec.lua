@@ -37,6 +37,11 @@ describe("a pattern", function()
     assert.is_table((pattern.parse(("x"):rep(1024))))
   end)
 
+  it("refuses zero bytes, which part a name from its group", function()
+    assert.matches("zero byte", select(2, pattern.parse("a\0b")))
+    assert.matches("zero byte", select(2, pattern.destination("\0")))
+  end)
+
   it("is no name to publish to", function()
     for _, name in ipairs({ "a.*", ">", "*" }) do
       assert.matches("pattern", select(2, pattern.destination(name)))

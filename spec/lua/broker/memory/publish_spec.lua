@@ -130,6 +130,34 @@ describe("a publisher of the memory broker", function()
       assert.equal(0, broker:stats().inboxes)
     end)
 
+    it("gets the reply whoever else listens to everything, and nobody else does", function()
+      local all = broker:subscribe(memory.topic(">", { overflow = "reject", capacity = { messages = 1 } }))
+      local task = tasks.spawn(publisher.request, publisher, "service", "hello", nil, 5)
+      tasks.sleep(0)
+      local message = all:next(5)
+      for _ = 1, 3 do
+        assert(publisher:publish(message.reply_to, "hello!"))
+      end
+      assert.equal("hello!", task:join(5).payload)
+      message:ack()
+      assert.is_nil(all:try_next())
+      assert.equal(1, broker:stats().names)
+      fails("no_responders", publisher:request(message.reply_to, "hello"))
+      assert(publisher:publish(message.reply_to, "late"))
+      assert.is_nil(all:try_next())
+    end)
+
+    it("leaves no inbox behind when it is asked for nonsense", function()
+      serve(function() end)
+      assert.has_error(function()
+        publisher:request("service", "hello", { id = 7 }, 5)
+      end)
+      assert.has_error(function()
+        publisher:request("service", {}, nil, 5)
+      end)
+      assert.equal(0, broker:stats().inboxes)
+    end)
+
     it("has each of many get its own, whatever the order", function()
       local service, list = broker:subscribe("service"), {}
       for i = 1, 20 do

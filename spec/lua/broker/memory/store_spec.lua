@@ -221,6 +221,19 @@ describe("weir.broker.memory.store", function()
     assert.equal("first:1", names(deliveries))
   end)
 
+  it("tells a publisher the truth whose message was stored while the store was closed", function()
+    assert(reopen({ sync = true }))
+    local task = weir.spawn(kept.append, kept, { message(1, { "first" }) })
+    while not kept.committer.current do
+      weir.sleep(0)
+    end
+    kept.committer:close()
+    assert.is_true(task:join(5))
+    kept:close()
+    local _, deliveries = open()
+    assert.equal("first:1", names(deliveries))
+  end)
+
   it("answers after close, and is closed once", function()
     assert(kept:append({ message(1, { "first" }) }))
     assert.is_true(kept:close())

@@ -48,6 +48,69 @@ describe("the memory broker by its clock", function()
     assert.equal("1 2 3 4", drain(subscription))
   end)
 
+  it("brings back what fell due while nobody took in the order of the times, before what waits", function()
+    local subscription = broker:subscribe("a")
+    publish(publisher, "a", "1 2 3 4 5")
+    for delay = 4, 1, -1 do
+      subscription:next(1):nack({ delay = delay })
+    end
+    for _ = 1, 3 do
+      clock.advance(1)
+    end
+    subscription:next(1):nack() -- what is given back comes first as ever
+    clock.advance(1)
+    publish(publisher, "a", "6")
+    assert.equal("4 3 2 1 5 6", drain(subscription))
+  end)
+
+  it("keeps that order through every size of the ring", function()
+    for count = 1, 40 do
+      local subscription, expected = broker:subscribe("a"), {}
+      for _ = 1, count do -- the ring begins anywhere
+        publish(publisher, "a", "x")
+        subscription:next(1):ack()
+      end
+      publish(publisher, "a", ("w "):rep(count))
+      for i = 1, count do
+        publish(publisher, "a", tostring(i))
+      end
+      local waiting = {}
+      for i = 1, count do
+        waiting[i] = subscription:next(1)
+      end
+      for i = 1, count do
+        subscription:next(1):nack({ delay = i % 7 + 1 })
+      end
+      for i = count, 1, -1 do
+        waiting[i]:ack()
+      end
+      publish(publisher, "a", "last")
+      for second = 1, 7 do
+        clock.advance(1)
+        for i = 1, count do
+          expected[#expected + 1] = i % 7 + 1 == second and tostring(i) or nil
+        end
+      end
+      expected[count + 1] = "last"
+      assert.equal(table.concat(expected, " "), drain(subscription))
+      subscription:close()
+    end
+  end)
+
+  it("gives what was not settled in time to others in the order in which it was taken", function()
+    local spec = memory.topic("a", { group = "g", ack_wait = 10 })
+    local one, two = broker:subscribe(spec), broker:subscribe(spec)
+    publish(publisher, "a", "1 2 3")
+    for _ = 1, 3 do
+      one:next(1)
+      clock.advance(1)
+    end
+    clock.advance(8)
+    clock.advance(1)
+    clock.advance(1)
+    assert.equal("1 2 3", drain(two))
+  end)
+
   it("wakes who waits for it", function()
     local subscription = broker:subscribe("a")
     publish(publisher, "a", "1")
