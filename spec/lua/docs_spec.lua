@@ -28,6 +28,8 @@ local elsewhere = {
   ["weir run examples/orders.lua"] = true,
   ["weir run examples/orders.lua --env FILE=/var/log/dpkg.log --env WORKERS=4"] = true,
   ["weir run examples/orders.lua --env BROKER=nats://127.0.0.1:4222"] = true,
+  ["weir run examples/pipeline/app.lua"] = true,
+  ["weir run examples/pipeline/app.lua --env FILE=/var/log/dpkg.log --env WORKERS=8"] = true,
   ["lua5.4 examples/tail/producer.lua"] = true,
   ["lua5.4 examples/tail/consumer.lua"] = true,
   ["lua5.4 examples/tail/consumer.lua --name slow --delay 0.01 --buffer 64"] = true,
