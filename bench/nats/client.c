@@ -13,6 +13,7 @@
  * where seconds are, of consumers, those from the first message to the last.
  */
 #include <nats/nats.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +40,14 @@ static void ready(natsConnection *nc) {
   check(natsConnection_Flush(nc), "flush");
   printf("ready=1\n");
   fflush(stdout);
+}
+
+static long number(const char *text) {
+  char *end;
+  long value = strtol(text, &end, 10);
+  if (*end == '\0' && value > 0 && value < INT32_MAX) return value;
+  fprintf(stderr, "nats_client: '%s' is no number\n", text);
+  exit(2);
 }
 
 static char *payload(int size) {
@@ -140,13 +149,13 @@ int main(int argc, char **argv) {
   }
   check(natsConnection_ConnectTo(&nc, argv[2]), "connect");
   if (strcmp(argv[1], "publish") == 0 && argc == 6) {
-    publish(nc, argv[3], atol(argv[4]), atoi(argv[5]));
+    publish(nc, argv[3], number(argv[4]), (int)number(argv[5]));
   } else if (strcmp(argv[1], "consume") == 0) {
-    consume(nc, argv[3], atol(argv[4]));
+    consume(nc, argv[3], number(argv[4]));
   } else if (strcmp(argv[1], "js_publish") == 0 && argc == 6) {
-    js_publish(nc, argv[3], atol(argv[4]), atoi(argv[5]));
+    js_publish(nc, argv[3], number(argv[4]), (int)number(argv[5]));
   } else if (strcmp(argv[1], "js_consume") == 0 && argc == 6) {
-    js_consume(nc, argv[3], argv[4], atol(argv[5]));
+    js_consume(nc, argv[3], argv[4], number(argv[5]));
   } else {
     return 2;
   }
