@@ -398,7 +398,7 @@ local function wait_again(retry, deadline, retry_after)
 end
 
 --- An operation that is done in one request, repeated as the protocol and the client's settings allow.
--- @tparam table request as for `exchange`, with `at_least_once`, `timeout`
+-- @tparam table request as for `exchange`, with `at_least_once`, `timeout`; `once`: it is not repeated
 -- @return the response, its body behind it; or nil and an error
 function Client:perform(request)
   local retry = core.durable_retry(self.retry)
@@ -426,7 +426,7 @@ function Client:perform(request)
     err.lost_before = lost or nil
     lost = lost or transport == "lost" or transport == "timed_out" or (res and res.fields.ambiguous) or false
     local repeatable = outcome == "retry" or (outcome == "unknown" and request.at_least_once)
-    if not repeatable or type(request.body) == "function" then
+    if not repeatable or request.once or type(request.body) == "function" then
       return nil, err
     end
     local ok, cancelled = wait_again(retry, deadline, res and res.fields.retry_after)

@@ -200,15 +200,16 @@ end
 
 --- A proxy in front of the reference server that has faults.
 -- @tparam table server
--- @tparam function fault called with each request and its number: nil, "503" (not passed on), "before" (broken
---   off before it is passed on), "after" (passed on, and broken off before the answer), "half" (in the middle
---   of the answer), "stall" (passed on, and never answered); and a function that is called just before it is
---   broken off
+-- @tparam function fault called with each request and its number: nil, "503" or another status (not passed on),
+--   "before" (broken off before it is passed on), "after" (passed on, and broken off before the answer), "half" (in
+--   the middle of the answer), "stall" (passed on, and never answered); and a function that is called just before it
+--   is broken off
 function M.proxy(server, fault)
   return M.script(function(request, conn, n)
     local what, hook = fault(request, n)
-    if what == "503" then
-      return M.answer(503)
+    local status = what and tonumber(what)
+    if status then
+      return M.answer(status)
     elseif what == "before" then
       if hook then hook() end
       return "reset"

@@ -206,7 +206,7 @@ end
 
 local CLOSED = errors.new("closed", "the broker is closed")
 
---- Finds out whether the server answers.
+--- Finds out whether the server answers, and asks once: who wants to wait for a server that is away connects again.
 -- @treturn boolean true; or nil and an error: "closed", "unauthorized", "forbidden", "network", "timeout"
 function Broker:connect(timeout)
   if self.closed then
@@ -225,10 +225,11 @@ function Broker:connect(timeout)
   else
     self.checkpoints = self.options.checkpoints
   end
-  local exists
-  exists, err = self.client:stream("/"):exists({ timeout = timeout })
+  local ask = { kind = "head", method = "HEAD", what = "head", once = true }
+  local answer
+  answer, err = self.client:perform(self.client:stream("/"):request(ask, { timeout = timeout }))
   -- Any answer is one, but one that will not let us in.
-  if exists == nil and (err.status == nil or err.status == 401 or err.status == 403 or err.status >= 500) then
+  if not answer and (err.status == nil or err.status == 401 or err.status == 403 or err.status >= 500) then
     self.status:set("failed", err)
     return nil, err
   end

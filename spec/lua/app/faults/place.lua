@@ -1,7 +1,7 @@
 --- Where a service of the specs of faults runs: its broker, and the names of its topics, from the environment.
 --
 -- BROKER is "memory", "durable" or "nats", URL the server's address, DIR a directory of this service's own, PREFIX what
--- its names begin with.
+-- its names begin with; LIVE how durable streams are followed.
 local luv = require("luv")
 local weir = require("weir")
 
@@ -24,6 +24,7 @@ end
 
 function make.durable(options)
   options.checkpoints = DIR
+  options.live = os.getenv("LIVE")
   options.timeout = options.timeout or 5
   options.retry = options.retry or { initial = 0.02, max = 0.2 }
   return weir.broker("durable+" .. URL .. "/v1/stream", options)

@@ -15,13 +15,14 @@ local CRASH, AT = weir.env("CRASH", ""), weir.env("AT", 0)
 local FIRST, LAST = weir.env("FIRST", 1), weir.env("LAST", 0)
 local FAILS = weir.env("FAILS", 0) -- the number of the job whose handler fails
 local COPIES = weir.env("COPIES", false) -- whether the broker neither counts nor delays, so that there are copies
-local PAUSE = weir.env("PAUSE", 0) -- seconds that a handler takes; SHUTDOWN: those it has at the end
+local PAUSE = weir.env("PAUSE", 0) -- seconds that a handler takes; START, SHUTDOWN: those for that
 
 local say = ledger.say
 
 local app = weir.app("service", "1", {
   retry = { max_attempts = 3, backoff = { initial = 0.02, factor = 1, jitter = 0 } },
   dead_letter = place.name("dead"),
+  start_timeout = weir.env("START", 30),
   shutdown_timeout = weir.env("SHUTDOWN", 15),
 })
 local broker = app:broker(place.broker({ memory = { store = { sync = false } } }))
@@ -112,10 +113,21 @@ end)
 
 local jobs = app:publisher({ to = place.name("jobs") })
 
+-- Publishes until the broker has it; false when there will be no broker any more.
+local function publish(id)
+  while true do
+    local ok, err = jobs:publish(id)
+    if ok or err.code == "closed" or err.code == "cancelled" then
+      return ok
+    end
+    weir.sleep(0.01)
+  end
+end
+
 app:on("started", function()
   weir.spawn(function()
     for id = FIRST, LAST do
-      if not jobs:publish(id) then
+      if not publish(id) then
         break
       end
       say("p", id)

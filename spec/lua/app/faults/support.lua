@@ -5,7 +5,6 @@ local nats = require("spec.lua.nats_server")
 local programs = require("spec.programs")
 local shell = require("spec.house.shell")
 local tasks = require("weir.task")
-local weir = require("weir")
 
 local M = {}
 
@@ -13,40 +12,92 @@ local serial = 0
 
 -- --- brokers --------------------------------------------------------------------------------------
 
+local Place = {}
+Place.__index = Place
+
+-- Calls a method of the server, or a function of its module, in a task.
+local function in_task(fn, ...)
+  local result
+  local args = table.pack(...)
+  tasks.run(function()
+    result = fn(table.unpack(args, 1, args.n))
+  end)
+  return result
+end
+
 local places = {
-  {
-    name = "the memory broker on disk",
-    kind = "memory",
-    available = pcall(require, "weir.brokers.lmdb"),
-    start = function()
-      return { stop = function() end }
-    end,
-  },
-  {
-    name = "durable streams",
-    kind = "durable",
-    available = durable.available(),
-    start = function()
-      local server
-      tasks.run(function()
-        server = durable.server({ quiet = true })
-      end)
-      return server
-    end,
-  },
-  {
-    name = "JetStream",
-    kind = "nats",
-    available = nats.available(),
-    start = function()
-      local server
-      tasks.run(function()
-        server = nats.start()
-      end)
-      return server
-    end,
-  },
+  { name = "the memory broker on disk", kind = "memory", available = pcall(require, "weir.brokers.lmdb") },
+  { name = "durable streams", kind = "durable", available = durable.available() },
+  { name = "JetStream", kind = "nats", available = nats.available() },
 }
+
+local start, kill, revive = {}, {}, {}
+
+function start.memory()
+  return { stop = function() end }
+end
+
+function start.durable(place)
+  place.dir, place.remove = shell.scratch()
+  return durable.server({ quiet = true, dir = place.dir })
+end
+
+function start.nats()
+  return nats.start()
+end
+
+function kill.durable(place)
+  place.server:stop("sigkill")
+end
+
+function revive.durable(place)
+  place.server = durable.server({ quiet = true, dir = place.dir, port = place.server.port })
+end
+
+function kill.nats(place)
+  place.server:kill()
+end
+
+function revive.nats(place)
+  place.server:start()
+end
+
+function Place:start()
+  self.server = in_task(start[self.kind], self)
+end
+
+function Place:stop()
+  in_task(self.server.stop, self.server)
+  if self.remove then
+    self.remove()
+  end
+end
+
+--- Kills the server, calls `down()`, starts the server again with what it had stored, and calls `up` with the result.
+function Place:restart(down, up)
+  in_task(kill[self.kind], self)
+  local ok, result = xpcall(down, debug.traceback)
+  in_task(revive[self.kind], self)
+  assert(ok, result)
+  up(result)
+end
+
+--- Calls `fn(url)` while there is a server that asks for a user and a password.
+function Place:with_password(user, password, fn) -- luacheck: no self
+  local config = ("authorization { user: %q, password: %q }"):format(user, password)
+  local server = in_task(nats.start, { config = config })
+  local ok, result = xpcall(fn, debug.traceback, server.url)
+  in_task(server.stop, server)
+  assert(ok, result)
+end
+
+--- Calls `fn(url)` while there is a proxy with faults before the server: see `proxy` of the support of durable streams.
+function Place:with_proxy(fault, fn)
+  local proxy = durable.proxy(self.server, fault)
+  local ok, result = xpcall(fn, debug.traceback, proxy.url)
+  proxy:close()
+  assert(ok, result)
+end
 
 -- --- services -------------------------------------------------------------------------------------
 
@@ -168,12 +219,10 @@ function M.each_broker(kinds, body)
         end
         local made = {}
         setup(function()
-          place.server = place.start()
+          setmetatable(place, Place):start()
         end)
         teardown(function()
-          tasks.run(function()
-            place.server:stop()
-          end)
+          place:stop()
         end)
         after_each(function()
           for _, each in ipairs(made) do
@@ -190,7 +239,5 @@ function M.each_broker(kinds, body)
     end
   end
 end
-
-M.sleep = weir.sleep
 
 return M
