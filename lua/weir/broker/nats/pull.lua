@@ -16,7 +16,7 @@ local M = {}
 -- Messages, and bytes of them, that may wait here: the server sends no more than was asked for, so it is not reached.
 local LIMIT = 0x7fffffff
 -- Messages of one request at the beginning.
-local FIRST = 8
+local FIRST = 2
 -- Seconds that the end of a request may be late.
 local GRACE = 2
 -- Seconds for a request to the API while connected again, and between attempts.

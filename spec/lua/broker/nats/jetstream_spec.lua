@@ -187,12 +187,29 @@ describe("the NATS broker, JetStream", function()
     local stats = subscription:stats()
     assert.is_true(stats.queued <= 32 and stats.coming <= 32)
     assert.is_true(subscription:lag().pending >= 500 - 33)
-    for i = 2, 500 do
+    for i = 2, 300 do
       local message = assert(subscription:next(5))
       assert.equal("m" .. i, message.payload)
       assert(message:ack())
     end
+    tasks.sleep(0.1)
+    stats = subscription:stats()
+    assert.equal(32, stats.window)
+    assert.is_true(stats.queued <= 32 and stats.coming <= 32, stats.coming)
+    assert.is_true(subscription:lag().pending >= 200 - 32)
     assert.equal(0, subscription:stats().unsettled)
+  end)
+
+  it("reads ahead no more than can be handled in half of ack_wait", function()
+    fill(100)
+    local subscription = subscribe({ durable = "d", ack_wait = 1 })
+    for _ = 1, 15 do
+      local message = assert(subscription:next(5))
+      assert.equal(1, message.attempts)
+      tasks.sleep(0.1)
+      assert(message:ack())
+    end
+    assert.is_true(subscription:stats().window <= 5, subscription:stats().window)
   end)
 
   it("delivers in batches", function()
