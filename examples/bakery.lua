@@ -18,7 +18,13 @@ local Order = weir.schema({
 local url = weir.env("BROKER", "memory:")
 local options = {
   memory = { group = "bakery" },
-  nats = { jetstream = { stream = "BAKERY", create = { subjects = { "bakery.>" }, retention = "workqueue" } } },
+  nats = {
+    jetstream = {
+      stream = "BAKERY",
+      group = "bakery",
+      create = { subjects = { "bakery.>" }, retention = "workqueue" },
+    },
+  },
 }
 
 local app = weir.app("bakery", "1.0.0", { description = "Bakes what is ordered." })

@@ -27,8 +27,14 @@ local OPTIONS = {
   -- One group takes what comes, and while nobody takes it, it is kept.
   memory = { group = "pipeline" },
   -- Core NATS settles nothing, so a failure could not be given back: names under `pipeline.` belong to a stream, from
-  -- which a message is deleted when it is acknowledged.
-  nats = { jetstream = { stream = "PIPELINE", create = { subjects = { "pipeline.>" }, retention = "workqueue" } } },
+  -- which a message is deleted when it is acknowledged. The group keeps its place there, also when this process dies.
+  nats = {
+    jetstream = {
+      stream = "PIPELINE",
+      group = "pipeline",
+      create = { subjects = { "pipeline.>" }, retention = "workqueue" },
+    },
+  },
 }
 
 local app = weir.app("pipeline", "1.0.0", { description = "Stores the lines of a log, by section." })

@@ -61,7 +61,7 @@ end
 -- A dead letter goes back to where it came from.
 function ledger.replay(letter)
   if letter.headers.run == ledger.run then
-    ledger.replayed = ledger.replayed + 1
+    ledger.replayed, ledger.dead = ledger.replayed + 1, ledger.dead - 1
   end
 end
 

@@ -211,7 +211,16 @@ function M.is(value)
   return getmetatable(value) == Descriptor
 end
 
---- A descriptor of what an application says: a name, a table of options, or a descriptor.
+-- The consumer that the members of a group share at a subject: "billing-orders-new". Only letters and digits stay what
+-- they are, so that different subjects have different consumers.
+local function shared_name(group, subject)
+  return group .. "-" .. tostring(subject):gsub("[^%w]", function(byte)
+    return byte == "." and "-" or ("_%02X"):format(byte:byte())
+  end)
+end
+
+--- A descriptor of what an application says: a name, a table of options, or a descriptor. `settings.jetstream` has
+-- defaults for those of streams; its `group` gives each subject a durable consumer that all of the group share.
 function M.from(spec, settings)
   if M.is(spec) then
     return spec
@@ -234,6 +243,12 @@ function M.from(spec, settings)
   end
   for option, value in pairs(spec) do
     merged[option] = value
+  end
+  local group = defaults and defaults.group
+  if group ~= nil then
+    merged.group = nil
+    local subject = merged.filter or merged.name
+    merged.durable = merged.durable or type(group) == "string" and shared_name(group, subject) or nil
   end
   return M.jetstream(merged, settings)
 end

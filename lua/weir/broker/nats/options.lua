@@ -184,6 +184,10 @@ function M.read(opts)
   settings.connect_timeout = M.seconds("nats", "connect_timeout", opts.connect_timeout, 2)
   settings.ack_wait = M.seconds("nats", "ack_wait", opts.ack_wait)
   settings.jetstream = opts.jetstream == true and {} or opts.jetstream or nil
+  local group = settings.jetstream and settings.jetstream.group
+  if group ~= nil and (type(group) ~= "string" or not group:find("^[%w_-]+$")) then
+    fail("option 'jetstream': 'group' must be a name of letters, digits, '-' and '_'")
+  end
   settings.confirm = opts.confirm
   if settings.confirm == nil then
     settings.confirm = settings.jetstream ~= nil

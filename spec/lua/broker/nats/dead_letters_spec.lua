@@ -44,6 +44,56 @@ describe("dead letters on NATS", function()
   end))
 end)
 
+describe("a group of the NATS broker", function()
+  local function names(group, ...)
+    local broker = require("weir.broker.nats").new({ jetstream = { group = group } })
+    local list = {}
+    for i, spec in ipairs({ ... }) do
+      list[i] = assert(broker:descriptor(spec)).durable
+    end
+    return list
+  end
+
+  it("has a durable consumer for each subject", function()
+    assert.same({ "shop-orders-new", "shop-orders_2Dnew", "shop-orders-_2A", "mine" },
+      names("shop", "orders.new", "orders-new", "orders.*", { name = "orders.new", durable = "mine" }))
+  end)
+
+  it("has a name that can be part of one", function()
+    for _, group in ipairs({ "a.b", "", 7, "a b" }) do
+      assert.has_error(function()
+        names(group)
+      end, nil)
+    end
+  end)
+
+  it("shares the messages of a work queue among processes", support.run(function()
+    local server = support.start({ jetstream = true })
+    finally(function()
+      support.shut_down()
+      server:stop()
+    end)
+    local create = { subjects = { "shop.>" }, retention = "workqueue" }
+    local options = { jetstream = { stream = "SHOP", group = "shop", create = create } }
+    local a, b = support.broker(server, options), support.broker(server, options)
+    local one, other = assert(a:subscribe("shop.orders")), assert(b:subscribe("shop.orders"))
+    local publisher = a:publisher()
+    for i = 1, 20 do
+      assert(publisher:publish("shop.orders", tostring(i)))
+    end
+    local got = 0
+    for _, subscription in ipairs({ one, other }) do
+      local message = subscription:next(1)
+      while message do
+        got = got + 1
+        message:ack()
+        message = subscription:next(0.2)
+      end
+    end
+    assert.equal(20, got)
+  end))
+end)
+
 describe("an answer on NATS", function()
   it("is on its way at once, though what else is published is confirmed", support.run(function()
     local server = support.start({ jetstream = true })
