@@ -21,9 +21,10 @@
 --   defaults.
 -- - `broker:describe()`: `{ protocol, host, pathname, version }` for documents; never credentials.
 -- - `broker:in_process(clock)`: a broker of the same behaviour that lives in this process and needs no server. What it
---   delays it delays by `clock`. It has two methods more, so that tests know when it is quiet: `pending()`, how many
---   messages are ready or unsettled where there is a subscription (the delayed ones do not count), and `on_idle(fn)`,
---   which calls `fn()` whenever that becomes 0 and returns a function that ends it.
+--   delays it delays by `clock`. It has two methods more, so that tests know when it is quiet: `pending()`, a
+--   number that is 0 when no message is ready or unsettled where there is a subscription (the delayed ones do not
+--   count), and else at least that of the unsettled; and `on_idle(fn)`, which calls `fn()` whenever that becomes 0 and
+--   returns a function that ends it.
 -- - `broker:shutdown([timeout])`: flushes what was handed over and closes. From then on everything gives "closed".
 --
 -- Three more that a broker may have:

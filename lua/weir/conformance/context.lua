@@ -173,7 +173,8 @@ end
 
 --- What the broker claims for such a subscription.
 function Context:capabilities(broker, name, wanted)
-  return broker:capabilities(name and self:descriptor(name, wanted) or nil)
+  local spec = name and self:descriptor(name, wanted)
+  return broker:capabilities(spec ~= nil and broker:descriptor(spec) or nil)
 end
 
 -- --- messages -------------------------------------------------------------------------------------

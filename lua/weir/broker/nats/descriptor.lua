@@ -79,6 +79,23 @@ local function keep(problems, fn, ...)
   problems[#problems + 1] = tostring(result)
 end
 
+-- Checks options; every one that is wrong is a problem of its own.
+local function check_options(what, opts, known, problems)
+  local fine = {}
+  for option, value in pairs(type(opts) == "table" and opts or {}) do
+    local ok, err = pcall(errors.options, what, { [option] = value }, known, 0)
+    if ok then
+      fine[option] = value
+    else
+      problems[#problems + 1] = tostring(err):gsub("^[^\n:]-:%d+: ", "")
+    end
+  end
+  if opts ~= nil and type(opts) ~= "table" then
+    problems[#problems + 1] = ("%s: options must be a table, not %s"):format(what, type(opts))
+  end
+  return fine
+end
+
 local function conclude(descriptor, problems)
   if #problems > 0 then
     return nil, errors.new("invalid", table.concat(problems, "; "), { broker = "nats", problems = problems })
@@ -92,7 +109,7 @@ end
 -- @return a descriptor; or nil and an error that lists what is wrong
 function M.subject(name, opts)
   local problems = {}
-  opts = keep(problems, errors.options, "nats.subject", opts, subject_options, 0) or {}
+  opts = check_options("nats.subject", opts, subject_options, problems)
   check_name("nats.subject", name, problems)
   local what = "nats.subject"
   local group = opts.group
@@ -165,7 +182,7 @@ end
 -- @return a descriptor; or nil and an error that lists what is wrong
 function M.jetstream(opts, settings)
   local what, problems = "nats.jetstream", {}
-  opts = keep(problems, errors.options, what, opts, stream_options, 0) or {}
+  opts = check_options(what, opts, stream_options, problems)
   local name = opts.name or opts.filter
   if name == nil then
     problems[#problems + 1] = what .. ": the option 'name', a subject of the stream, is missing"

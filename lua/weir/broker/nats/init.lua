@@ -58,6 +58,7 @@ function Broker:capabilities(descriptor)
       can[name] = true
     end
     can.seek = not (descriptor and descriptor.durable) or nil
+    can.request = not descriptor or nil -- a stream answers what is published to it, with a receipt
   end
   return can
 end
@@ -84,7 +85,7 @@ function Broker:watch(fn)
   return self.connection.state:watch(fn)
 end
 
---- Subscribes.
+--- Subscribes. What anybody publishes after this has returned is delivered.
 -- @param spec a descriptor, or what `descriptor` takes
 -- @tparam[opt] number timeout in seconds
 -- @return a subscription; or nil and an error
@@ -99,7 +100,18 @@ function Broker:subscribe(spec, timeout)
   elseif descriptor.kind == "jetstream" then
     return pull.open(self.api, descriptor, runtime.deadline(timeout or self.settings.publish_timeout, 2))
   end
-  return core.open(self.connection, descriptor)
+  local subscription
+  subscription, err = core.open(self.connection, descriptor)
+  if not subscription or not self.connection.up then
+    return subscription, err -- the connection that comes back has it
+  end
+  -- The server must know of it before somebody else publishes.
+  local _, late = self.connection:flush(runtime.deadline(timeout or self.settings.publish_timeout, 2))
+  if late and (late.code == "cancelled" or late.code == "closed") then
+    subscription:close()
+    return nil, late
+  end
+  return subscription
 end
 
 --- A publisher.

@@ -259,7 +259,10 @@ end
 -- Why it cannot be published; or nil, its headers and whether it is to be confirmed.
 local function check(self, destination, payload, headers, options)
   local broker = self.broker
-  if broker.closed then
+  if type(destination) ~= "string" or type(payload) ~= "string" then
+    local text = "publish: a subject and a payload are strings, not a %s and a %s"
+    error(text:format(type(destination), type(payload)), 3)
+  elseif broker.closed then
     return errors.new("closed")
   elseif broker.inner:state() ~= "up" then
     return errors.new("disconnected", "connect first")
@@ -323,6 +326,11 @@ function Publisher:request(destination, payload, headers, timeout)
   if err then
     return nil, err
   end
+  local stream = self.broker:stream_of(destination)
+  if stream then
+    stream:append(destination, payload, lower)
+    return nil, contract.unsupported("nats", publishers.NO_REQUESTS)
+  end
   local reply
   reply, err = self.inner:request(destination, payload, lower, timeout or self.timeout)
   if not reply then
@@ -359,12 +367,20 @@ function M.new(live, clock)
   return setmetatable({
     settings = live.settings,
     opts = live.opts,
+    inherited = inherited,
     clock = clock,
     inner = memory.new({ clock = clock, max_payload = 2 * MAX_PAYLOAD, group = false }),
     streams = {},
     idlers = {},
     closed = false,
   }, class)
+end
+
+--- What the broker can do, but for what needs a server that stays.
+function Twin:capabilities(descriptor)
+  local can = self.inherited.capabilities(self, descriptor)
+  can.persist = nil
+  return can
 end
 
 function Twin:connect()

@@ -13,6 +13,10 @@ local weir_errors = require("weir.errors")
 
 local M = {}
 
+-- How a stream answers what is published to it.
+local RECEIPT = '^{"stream":"[^"]*",%s*"seq":%d'
+M.NO_REQUESTS = "requests to subjects that a stream takes: it stores them and answers with a receipt"
+
 local tick = runtime.tick
 
 local Publisher = { __name = "weir.nats.publisher" }
@@ -306,7 +310,12 @@ function Publisher:request(destination, payload, headers, timeout)
   if headers and next(headers) == nil then
     headers = nil
   end
-  return self.connection:request(destination, payload, headers, runtime.deadline(timeout or self.timeout, 2))
+  local deadline = runtime.deadline(timeout or self.timeout, 2)
+  local reply, err = self.connection:request(destination, payload, headers, deadline)
+  if reply and reply.payload:find(RECEIPT) and next(reply.headers) == nil then
+    return nil, contract.unsupported("nats", M.NO_REQUESTS)
+  end
+  return reply, err
 end
 
 --- NATS has no transactions.

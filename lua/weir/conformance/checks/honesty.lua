@@ -71,14 +71,13 @@ return {
     t:publish(broker:publisher(), name, "y")
     t:take(subscription, "y")
   end),
-  check("request", "request() is refused, and sends nothing", function(t)
+  check("request", "request() is refused", function(t)
     local broker = t:broker()
     local name = t:subject(broker)
-    local subscription = t:subscribe(broker, name)
+    t:subscribe(broker, name)
     local publisher = broker:publisher()
     method(t, publisher, "a publisher", "request")
-    t:refused("request()", "unsupported", publisher:request(name, "x", nil, 0.2))
-    t:nothing(subscription, "a refused request")
+    t:refused("request()", "unsupported", publisher:request(name, "x", nil, t.timeouts.delivery))
   end),
   check("transactions", "transaction() is refused", function(t)
     local publisher = t:broker():publisher()
@@ -88,6 +87,6 @@ return {
   check("browse", "browse() is refused", function(t)
     local broker = t:broker()
     method(t, broker, "the broker", "browse")
-    t:refused("browse()", "unsupported", broker:browse(t:subject(broker), 10))
+    t:refused("browse()", nil, broker:browse(t:subject(broker), 10)) -- it may say that nothing is kept there
   end),
 }

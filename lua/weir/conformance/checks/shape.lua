@@ -197,8 +197,12 @@ return {
       local err = t:refused("descriptor() with unknown options", nil, broker:descriptor(spec))
       t:check_that(err.message:find("no such option", 1, true) and err.message:find("nor this", 1, true),
         "the error must name both options: %s", tostring(err))
-      t:refused("descriptor() of a number", nil, broker:descriptor(7))
-      t:refused("descriptor() without a name", nil, broker:descriptor({}))
+      for what, wrong in pairs({ ["a number"] = 7, ["a table without a name"] = {} }) do
+        local returned, value, wrong_err = pcall(broker.descriptor, broker, wrong)
+        if returned then -- that may be misuse, which raises
+          t:refused("descriptor() of " .. what, nil, value, wrong_err)
+        end
+      end
     end,
   },
   {
