@@ -1,6 +1,7 @@
 local support = require("spec.lua.broker.nats.support")
 local weir = require("weir")
 
+-- What applications need of the broker.
 if not support.available() then
   return describe("dead letters on NATS", function()
     it("are taken from a stream", function()
