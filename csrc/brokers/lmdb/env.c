@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* pipe2 */
 #include "brokers/lmdb/env.h"
 
 #include <errno.h>
@@ -290,15 +291,24 @@ static void *work(void *arg) {
   return NULL;
 }
 
+/* A program that another thread starts meanwhile must not inherit it: so, in one step where the
+ * system can. */
+static int open_pipe(int ends[2]) {
+#ifdef __linux__
+  return pipe2(ends, O_CLOEXEC | O_NONBLOCK);
+#else
+  if (pipe(ends) != 0) return -1;
+  for (int i = 0; i < 2; i++) {
+    fcntl(ends[i], F_SETFD, FD_CLOEXEC);
+    fcntl(ends[i], F_SETFL, O_NONBLOCK);
+  }
+  return 0;
+#endif
+}
+
 /* The program's signals are not for this thread, nor is SIGXFSZ. */
 static int start_thread(weir_lmdb *db) {
-  if (db->pipe[0] < 0) {
-    if (pipe(db->pipe) != 0) return errno;
-    for (int i = 0; i < 2; i++) {
-      fcntl(db->pipe[i], F_SETFD, FD_CLOEXEC);
-      fcntl(db->pipe[i], F_SETFL, O_NONBLOCK);
-    }
-  }
+  if (db->pipe[0] < 0 && open_pipe(db->pipe) != 0) return errno;
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -375,6 +385,17 @@ void weir_lmdb_read_end(weir_lmdb *db, MDB_txn *txn) {
   db->readers--;
   pthread_cond_broadcast(&db->changed);
   pthread_mutex_unlock(&db->mutex);
+}
+
+/* The thread may be about to move the map, which is where LMDB looks. */
+size_t weir_lmdb_used(weir_lmdb *db) {
+  MDB_envinfo info;
+  MDB_stat stat;
+  pthread_mutex_lock(&db->mutex);
+  int error = mdb_env_info(db->env, &info);
+  if (error == 0) error = mdb_env_stat(db->env, &stat);
+  pthread_mutex_unlock(&db->mutex);
+  return error == 0 ? (info.me_last_pgno + 1) * stat.ms_psize : 0;
 }
 
 /* --- errors ----------------------------------------------------------------------------------- */

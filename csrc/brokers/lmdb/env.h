@@ -89,6 +89,9 @@ int weir_lmdb_fd(weir_lmdb *db, int *fd);
 int weir_lmdb_read(weir_lmdb *db, MDB_txn **txn);
 void weir_lmdb_read_end(weir_lmdb *db, MDB_txn *txn);
 
+/* Bytes of the file that are in use or were. */
+size_t weir_lmdb_used(weir_lmdb *db);
+
 /* A stable name ("full", "no_space", "locked", "damaged", ...), and a sentence. */
 const char *weir_lmdb_code(int error);
 const char *weir_lmdb_text(int error);

@@ -661,11 +661,7 @@ static int env_fd(lua_State *L) {
  */
 static int env_size(lua_State *L) {
   lua_env *env = check_env(L);
-  MDB_envinfo info;
-  MDB_stat stat;
-  mdb_env_info(env->db.env, &info);
-  mdb_env_stat(env->db.env, &stat);
-  lua_pushinteger(L, (lua_Integer)(info.me_last_pgno + 1) * (lua_Integer)stat.ms_psize);
+  lua_pushinteger(L, (lua_Integer)weir_lmdb_used(&env->db));
   lua_pushinteger(L, (lua_Integer)env->db.max_size);
   return 2;
 }

@@ -16,16 +16,19 @@ enum {
   PAGE_LEAF = 0x02,
   PAGE_OVERFLOW = 0x04,
   PAGE_META = 0x08,
-  PAGE_KIND = 0x6f, /* the bits above, and those of sorted duplicates */
   NODE_BIG = 0x01,
   NODE_SUB = 0x02,
-  MAX_DEPTH = 32, /* of LMDB's cursors */
+  TREE_NUMBERS = 0x08, /* keys are numbers: the free pages */
+  MAX_DEPTH = 32,      /* of LMDB's cursors */
+  MAX_KEY = 511,
   MAX_PAGE = 65536,
+  MORE_PAGES = 65536, /* that a commit may have taken and given back behind the file's end */
 };
 
 static const uint32_t MAGIC = 0xBEEFC0DE;
 static const uint32_t DATA_VERSION = 1;
 static const uint64_t NO_PAGE = UINT64_MAX;
+static const uint64_t MAX_TXN = UINT64_MAX / 2;
 
 typedef struct {
   uint64_t number;
@@ -53,10 +56,18 @@ typedef struct {
 _Static_assert(sizeof(page_head) == 16 && sizeof(node_head) == 8, "as in the file");
 _Static_assert(sizeof(tree) == 48 && sizeof(meta) == 136, "as in the file");
 
+/* What a tree is for. */
+typedef enum {
+  FREE_PAGES,
+  DATABASES,
+  ITEMS
+} use;
+
 typedef struct {
   const unsigned char *bytes;
   size_t size, page; /* of the file, and of a page */
   uint64_t pages;    /* that are whole */
+  uint64_t last;     /* page that was ever used */
   unsigned char *seen;
   char *why;
   size_t why_size;
@@ -72,15 +83,20 @@ static bool bad_page(const file *f, uint64_t number, const char *what) {
   return false;
 }
 
-/* Notes that a page is in use. */
-static bool reach(file *f, uint64_t number) {
-  if (number < 2 || number >= f->pages) {
-    return bad_page(f, number, "is not in the file");
+/* Notes that a page is in use, or free. */
+static bool note(file *f, uint64_t number) {
+  if (number < 2 || number > f->last) {
+    return bad_page(f, number, "was never used");
   }
   unsigned char *byte = &f->seen[number / 8], bit = (unsigned char)(1u << number % 8);
   if (*byte & bit) return bad_page(f, number, "is used twice");
   *byte |= bit;
   return true;
+}
+
+/* The same of one that is to be read. */
+static bool reach(file *f, uint64_t number) {
+  return note(f, number) && (number < f->pages || bad_page(f, number, "is not in the file"));
 }
 
 static bool check_overflow(file *f, uint64_t number, uint64_t size) {
@@ -89,7 +105,7 @@ static bool check_overflow(file *f, uint64_t number, uint64_t size) {
   memcpy(&head, f->bytes + number * f->page, sizeof head);
   uint64_t pages = head.lower | (uint64_t)head.upper << 16;
   uint64_t needed = (sizeof head + size + f->page - 1) / f->page;
-  if (head.number != number || (head.flags & PAGE_KIND) != PAGE_OVERFLOW || pages < needed) {
+  if (head.number != number || head.flags != PAGE_OVERFLOW || pages < needed) {
     return bad_page(f, number, "does not begin a large value");
   }
   if (pages > f->pages - number) return bad(f, "a large value is cut off");
@@ -99,67 +115,128 @@ static bool check_overflow(file *f, uint64_t number, uint64_t size) {
   return true;
 }
 
-static bool check_tree(file *f, const tree *t, bool main);
-static bool check_page(file *f, uint64_t number, int depth, bool main);
-
-static bool check_leaf_node(file *f, const unsigned char *data, size_t room, node_head node,
-                            bool main) {
-  uint64_t size = node.lo | (uint64_t)node.hi << 16;
-  bool big = (node.flags & NODE_BIG) != 0;
-  if ((big ? sizeof(uint64_t) : size) > room) return bad(f, "a value is longer than its page");
-  if (big) {
+/* A list of pages that LMDB will use again: its length, then the numbers, the greatest first. */
+static bool check_free(file *f, const unsigned char *list, uint64_t size) {
+  uint64_t count, before = UINT64_MAX;
+  if (size < sizeof count) return bad(f, "a list of free pages is cut off");
+  memcpy(&count, list, sizeof count);
+  if (count > size / sizeof count - 1) return bad(f, "a list of free pages is cut off");
+  for (uint64_t i = 1; i <= count; i++) {
     uint64_t number;
-    memcpy(&number, data, sizeof number);
-    return check_overflow(f, number, size);
+    memcpy(&number, list + i * sizeof number, sizeof number);
+    if (number >= before) return bad(f, "a list of free pages is not in order");
+    if (!note(f, number)) return false;
+    before = number;
   }
-  if ((node.flags & NODE_SUB) == 0) return true;
+  return true;
+}
+
+static bool check_tree(file *f, const tree *t, use use);
+static bool check_page(file *f, uint64_t number, int depth, use use);
+
+static bool check_value(file *f, const unsigned char *value, uint64_t size, node_head node,
+                        use use) {
   tree sub;
-  if (!main || size != sizeof sub) return bad(f, "a database is where none belongs");
-  memcpy(&sub, data, sizeof sub);
-  return check_tree(f, &sub, false);
+  if (use == FREE_PAGES) {
+    return node.ksize == sizeof(uint64_t) ? check_free(f, value, size)
+                                          : bad(f, "a list of free pages has no number");
+  }
+  if (node.flags != NODE_SUB) return true;
+  if (use != DATABASES || size != sizeof sub) return bad(f, "a database is where none belongs");
+  memcpy(&sub, value, sizeof sub);
+  return check_tree(f, &sub, ITEMS);
+}
+
+/* The bytes of a value that lie in its node. */
+static uint64_t size_inside(node_head node) {
+  return node.flags == NODE_BIG ? sizeof(uint64_t) : node.lo | (uint64_t)node.hi << 16;
+}
+
+static bool check_leaf_node(file *f, const unsigned char *data, node_head node, use use) {
+  uint64_t size = node.lo | (uint64_t)node.hi << 16, number;
+  if (node.flags != NODE_BIG) return check_value(f, data, size, node, use);
+  memcpy(&number, data, sizeof number);
+  if (!check_overflow(f, number, size)) return false;
+  return check_value(f, f->bytes + number * f->page + sizeof(page_head), size, node, use);
+}
+
+/* Whether a node lies in its page and is no larger than LMDB makes one; its bytes in *size. */
+static bool measure_node(file *f, const unsigned char *page, size_t at, page_head head,
+                         size_t *size) {
+  node_head node;
+  size_t most = (f->page - sizeof head) / 2 / 2 * 2 - sizeof(uint16_t);
+  if (at % 2 != 0 || at + sizeof node > f->page) return bad(f, "a node lies outside its page");
+  memcpy(&node, page + at, sizeof node);
+  uint64_t bytes = sizeof node + node.ksize;
+  if (node.ksize > MAX_KEY) return bad(f, "a key is too long");
+  if (head.flags == PAGE_LEAF) {
+    bytes += size_inside(node);
+    if (node.flags > NODE_SUB || node.ksize == 0) return bad(f, "a node is of no known kind");
+  }
+  if (bytes > most || bytes > f->page - at) return bad(f, "a value is longer than its page");
+  *size = ((size_t)bytes + 1) / 2 * 2;
+  return true;
+}
+
+/* Whether the nodes of a page lie one behind the other up to its end, which LMDB relies on when it
+ * moves them. Two cannot begin in the same 8 bytes. */
+static bool check_places(file *f, const unsigned char *page, page_head head, size_t count) {
+  uint16_t places[MAX_PAGE / 8], place;
+  size_t at, size, found = 0;
+  memset(places, 0, f->page / 8 * sizeof *places);
+  for (size_t i = 0; i < count; i++) {
+    memcpy(&place, page + sizeof head + i * 2, sizeof place);
+    if (place >= f->page) return bad(f, "a node lies outside its page");
+    places[place / 8] = place;
+  }
+  for (at = head.upper; at < f->page; at += size, found++) {
+    if (places[at / 8] != at) return bad(f, "a page has a gap");
+    if (!measure_node(f, page, at, head, &size)) return false;
+  }
+  return found == count || bad(f, "two nodes are in one place");
 }
 
 static bool check_node(file *f, const unsigned char *page, size_t at, page_head head, int depth,
-                       bool main) {
+                       use use) {
   node_head node;
-  if (at < head.upper || at + sizeof node > f->page) return bad(f, "a node lies outside its page");
   memcpy(&node, page + at, sizeof node);
-  size_t room = f->page - at - sizeof node;
-  if (node.ksize > room) return bad(f, "a key is longer than its page");
-  if (head.flags & PAGE_BRANCH) {
+  if (head.flags == PAGE_BRANCH) {
     uint64_t child = node.lo | (uint64_t)node.hi << 16 | (uint64_t)node.flags << 32;
-    return check_page(f, child, depth - 1, main);
+    return check_page(f, child, depth - 1, use);
   }
-  return check_leaf_node(f, page + at + sizeof node + node.ksize, room - node.ksize, node, main);
+  return check_leaf_node(f, page + at + sizeof node + node.ksize, node, use);
 }
 
 /* `depth`: levels from here to the leaves, this one included. */
-static bool check_page(file *f, uint64_t number, int depth, bool main) {
+static bool check_page(file *f, uint64_t number, int depth, use use) {
   if (!reach(f, number)) return false;
   const unsigned char *page = f->bytes + number * f->page;
   page_head head;
   memcpy(&head, page, sizeof head);
   int kind = depth > 1 ? PAGE_BRANCH : PAGE_LEAF;
-  if (head.number != number || (head.flags & PAGE_KIND) != kind || head.lower < sizeof head ||
+  if (head.number != number || head.flags != kind || head.lower < sizeof head ||
       head.lower % 2 != 0 || head.lower > head.upper || head.upper > f->page) {
     return bad_page(f, number, "is not what leads to it says");
   }
   size_t count = (head.lower - sizeof head) / 2;
-  if (count == 0) {
+  if (count < (depth > 1 && use != FREE_PAGES ? 2 : 1)) {
     return bad_page(f, number, "is empty");
   }
+  if (!check_places(f, page, head, count)) return false;
   for (size_t i = 0; i < count; i++) {
     uint16_t at;
     memcpy(&at, page + sizeof head + i * 2, sizeof at);
-    if (!check_node(f, page, at, head, depth, main)) return false;
+    if (!check_node(f, page, at, head, depth, use)) return false;
   }
   return true;
 }
 
-static bool check_tree(file *f, const tree *t, bool main) {
+static bool check_tree(file *f, const tree *t, use use) {
+  if (t->flags != (use == FREE_PAGES ? TREE_NUMBERS : 0))
+    return bad(f, "a database is of a kind that weir has not");
   if (t->root == NO_PAGE) return t->entries == 0 || bad(f, "a database has lost its root");
   if (t->depth == 0 || t->depth > MAX_DEPTH) return bad(f, "a database is too deep");
-  return check_page(f, t->root, t->depth, main);
+  return check_page(f, t->root, t->depth, use);
 }
 
 static bool is_meta(const page_head *head, const meta *m) {
@@ -184,7 +261,14 @@ static bool find_meta(file *f, meta *newest) {
   memcpy(&head, f->bytes + f->page, sizeof head);
   memcpy(&other, f->bytes + f->page + sizeof head, sizeof other);
   if (!is_meta(&head, &other)) return bad(f, "its second page is not one of LMDB");
+  if (other.version != DATA_VERSION || other.trees[0].pad != f->page) {
+    return bad(f, "its first pages contradict each other");
+  }
   if (other.txn > newest->txn) *newest = other;
+  f->last = newest->last_page;
+  if (f->last < 1 || f->last >= f->pages * 2 + MORE_PAGES || newest->txn > MAX_TXN) {
+    return bad(f, "its first pages have impossible numbers");
+  }
   return true;
 }
 
@@ -192,9 +276,10 @@ static int check(file *f) {
   meta newest = {0};
   if (!find_meta(f, &newest)) return MDB_CORRUPTED;
   if (newest.version != DATA_VERSION) return 0;
-  f->seen = calloc(1, (size_t)(f->pages / 8 + 1));
+  f->seen = calloc(1, (size_t)(f->last / 8 + 1));
   if (f->seen == NULL) return ENOMEM;
-  bool good = check_tree(f, &newest.trees[0], false) && check_tree(f, &newest.trees[1], true);
+  bool good =
+      check_tree(f, &newest.trees[0], FREE_PAGES) && check_tree(f, &newest.trees[1], DATABASES);
   free(f->seen);
   return good ? 0 : MDB_CORRUPTED;
 }

@@ -140,6 +140,26 @@ describe("weir.brokers.lmdb", function()
     assert.equal(100004, #all() - 1)
   end)
 
+  it("tells its size at any time, also while the thread moves the map", function()
+    local batch, most = lmdb.batch(), 0
+    for id = 1, 100 do
+      batch:append(1, id, ("x"):rep(100000))
+    end
+    env:close()
+    for round = 1, 2 do
+      os.remove(dir .. "/data.mdb")
+      env = assert(lmdb.open(dir, { databases = { "items" }, max_size = 1 << 28, sync = false }))
+      assert(env:submit(batch))
+      local done
+      repeat
+        most = math.max(most, (env:size()))
+        done = env:result()
+      until done
+      assert.is_true(done and most > 10e6, round)
+      env:close()
+    end
+  end)
+
   it("grows up to its greatest size, and further for deletions only", function()
     env:close()
     env = assert(lmdb.open(dir, { databases = { "items" }, size = 65536, max_size = 1048576 }))
@@ -251,6 +271,12 @@ describe("weir.brokers.lmdb", function()
         batch:append(1, id, ("v"):rep(id % 50 == 0 and 9000 or 100))
       end
       assert(env:commit(batch))
+      batch:clear()
+      for id = 1, 400 do
+        batch:del(1, id)
+      end
+      assert(env:commit(batch))
+      assert(env:commit(batch)) -- now there are free pages
       used = env:size()
       env:close()
     end)
@@ -268,7 +294,7 @@ describe("weir.brokers.lmdb", function()
       file:close()
     end
 
-    -- Opens and reads everything. Whatever the bytes are, that ends well or with an error.
+    -- Opens it, reads everything, and rewrites much of it. Whatever the bytes are, that ends well or with an error.
     local function try()
       local other, code = lmdb.open(dir, { databases = { "items" } })
       if not other then
@@ -278,6 +304,13 @@ describe("weir.brokers.lmdb", function()
       local ok = pcall(function()
         for _ in snapshot:range(1) do end
       end)
+      snapshot:close()
+      local changes = lmdb.batch()
+      for id = 401, 900 do
+        changes:del(1, id)
+        changes:put(1, 4000 + id, "w")
+      end
+      ok = other:commit(changes) and other:commit(changes) and ok
       other:close()
       return ok and "good" or "unreadable"
     end
@@ -311,9 +344,15 @@ describe("weir.brokers.lmdb", function()
     it("survives any byte in the places that lead through the file", function()
       local bytes = read()
       math.randomseed(1)
-      for _ = 1, 300 do
+      for n = 1, 600 do
         local page = math.random(0, used // 4096 - 1)
         local at = page * 4096 + math.random(0, 40)
+        if n % 2 == 0 then -- in a node
+          page = math.random(2, used // 4096 - 1)
+          at = page * 4096 + (string.unpack("<I2", bytes, page * 4096 + 17) + math.random(0, 16)) % 4096
+        elseif n % 3 == 0 then -- in the first pages
+          at = math.random(0, 1) * 4096 + math.random(0, 160)
+        end
         write(bytes:sub(1, at) .. string.char(math.random(0, 255)) .. bytes:sub(at + 2))
         assert.is_string(try())
       end
