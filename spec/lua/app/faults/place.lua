@@ -76,7 +76,13 @@ function settle.durable(broker)
   end
 end
 
-settle.nats = settle.memory
+-- What the server answers after an acknowledgement, it says knowing of that.
+function settle.nats(broker)
+  repeat
+    local answer, err = broker.api:call("INFO", nil, weir.now() + 5)
+    assert(answer or err.code ~= "closed", err)
+  until answer
+end
 
 --- Waits until every acknowledgement until now is one for good.
 function M.settle(broker)
