@@ -308,6 +308,10 @@ describe("closing the Lua state with everything open", function()
       tasks.spawn(runtime.dial, tcp.url)
       tasks.spawn(runtime.dial, unix.url)
       runtime.defer(print, "deferred")
+      local waiter = runtime.waiter()
+      tasks.spawn(function() waiter:wait(nil, true) end)
+      runtime.pause()
+      luv.fs_stat(path, function() waiter:wake(true) end) -- called while the state is closed, at the earliest
     end
   ]]
   local ways = {

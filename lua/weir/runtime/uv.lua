@@ -89,10 +89,17 @@ local function open_handles()
   idle_on, poll_on, timer_at, timer_keeps = false, false, nil, true
 end
 
+-- Collected before luv's loop, which calls what is still under way while its handles are gone already.
+local state = setmetatable({ closed = false }, {
+  __gc = function(self)
+    self.closed = true
+  end,
+})
+
 -- Makes sure that a turn comes, and soon, though nothing else may keep luv's loop going. The
 -- program may have closed the handles (with uv.walk, as programs do at their end).
 local function schedule()
-  if in_turn or (idle_on and not idle:is_closing()) then
+  if state.closed or in_turn or (idle_on and not idle:is_closing()) then
     return
   end
   if prepare == nil or prepare:is_closing() then
