@@ -1,13 +1,14 @@
 /***
  * JSON texts as Lua values, by simdjson: what the codec "json" decodes with, before lua-cjson.
  *
- * It decodes what it decodes exactly as lua-cjson does with the settings of that codec, and leaves
- * every other text to it: no text has two meanings, and all errors are lua-cjson's. Left are texts
+ * It decodes what it decodes to values equal to lua-cjson's with the settings of that codec, and
+ * leaves every other text to it: no text has two meanings, and all errors are lua-cjson's. Left are texts
  * that are no JSON or no UTF-8, that nest more than 64 deep, that have numbers beyond what a
  * double or 64 bits hold, or half of a surrogate pair, and those longer than 1 MiB, so that what
  * is reserved for parsing (some 15 bytes for each of the longest text so far) is bounded.
  *
- * - Numbers are floats. null is a light userdata NULL, as `cjson.null`.
+ * - Numbers without a fraction or exponent are integers where Lua has any, exact to 64 bits; others
+ *   are floats. null is a light userdata NULL, as `cjson.null`.
  * - Of equal keys in an object, the last one counts.
  * @module weir.simdjson
  */
@@ -65,7 +66,11 @@ bool push_object(decoder &d, dom::object object) {
 
 bool push_integer(decoder &d, int64_t integer) {
   if (integer == 0) d.zero = true;
+#if LUA_VERSION_NUM >= 503
+  lua_pushinteger(d.L, static_cast<lua_Integer>(integer));
+#else
   lua_pushnumber(d.L, static_cast<lua_Number>(integer));
+#endif
   return true;
 }
 

@@ -100,6 +100,20 @@ describe("the codec json", function()
     end
   end)
 
+  it("decodes whole numbers to integers, with simdjson and without", function()
+    for _, text in ipairs({ "[1, -20, 0, 9007199254740991]", "[1, -20, 0, 9007199254740991, -0]" }) do
+      local list = json.decode(text)
+      for i = 1, 4 do
+        assert.equal("integer", math.type(list[i]), text)
+      end
+    end
+    local value = json.decode('{"a": {"b": [1.5, -0, 1e300, 7]}}').a.b
+    assert.same({ "float", "float", "float", "integer" }, {
+      math.type(value[1]), math.type(value[2]), math.type(value[3]), math.type(value[4]),
+    })
+    assert.equal("-0.0", tostring(value[2]))
+  end)
+
   it("has null for nil", function()
     assert.equal(cjson.null, codec.null)
     assert.equal("null", json.encode(nil))

@@ -1,7 +1,8 @@
 --- The codec "json": lua-cjson, in an instance of its own with strict settings.
 --
--- Where weir is built with simdjson, that decodes what it decodes alike, two to three times as fast;
--- lua-cjson decodes the rest and has all the errors. So values and errors are the same with and without.
+-- Where weir is built with simdjson, that decodes what it decodes alike, two to three times as fast; lua-cjson decodes
+-- the rest and has all the errors. So values are equal and errors the same with and without, but for one thing:
+-- integers beyond 2^53 are exact with simdjson and the nearest float without.
 --
 -- - null is `cjson.null` (`weir.codec`'s `null`) both ways. An empty table is an object.
 -- - A table with keys 1..n is an array; one with holes is refused, as nothing should change
@@ -10,8 +11,8 @@
 --   is valid JSON and decodes to infinity.
 -- - Arrays and objects nest 64 deep at most, both ways.
 -- - Numbers are written with the digits that lua-cjson has: 14, in some builds 16. A fraction is rounded
---   to that; an integer that would change is refused: send it as a string, or use msgpack. In
---   lua-cjson 2.1.0 every number decodes to a float, exact up to 2^53.
+--   to that; an integer that would change is refused: send it as a string, or use msgpack.
+-- - Whole numbers are decoded to integers, in Lua versions that have them.
 -- - Strings are passed on as they are: other programs can read them if they are UTF-8.
 -- @module weir.codec.json
 
@@ -33,8 +34,32 @@ local find = string.find
 local subtype = math.type or function() end -- LuaJIT has no integers to tell apart
 
 local built, simdjson = pcall(require, "weir.simdjson")
--- A lua-cjson that decodes some numbers to integers is alone, since simdjson's are floats here.
-local decode_fast = built and subtype(decode("1")) ~= "integer" and simdjson.decode or function() end
+local decode_fast = built and simdjson.decode or function() end
+
+-- Whole numbers as integers, in a value that was decoded to floats alone; a negative zero stays.
+local function with_integers(value)
+  if type(value) == "number" then
+    local exact = value % 1 == 0 and value >= -2 ^ 53 and value <= 2 ^ 53 and (value ~= 0 or 1 / value > 0)
+    return exact and math.tointeger(value) or value
+  elseif type(value) == "table" then
+    for key, each in pairs(value) do
+      local kind = type(each)
+      if kind == "number" or kind == "table" then
+        value[key] = with_integers(each)
+      end
+    end
+  end
+  return value
+end
+
+-- Newer versions of lua-cjson decode to integers themselves.
+if subtype(decode("1")) == "float" then
+  local to_floats = decode
+  decode = function(text)
+    local value, reason = to_floats(text)
+    return with_integers(value), reason
+  end
+end
 
 local hints = {
   ["Cannot serialise table: excessively sparse array"] = "an array has holes; put null where a value is missing",
