@@ -242,6 +242,10 @@ function settle.fail(pipeline, job, failure)
   job.attempt = job.attempt or failure.ctx.attempt
   local action, delay, reason = policy.decide(entry.policy, failure, job.attempt, id.fraction)
   log_failure(pipeline, job, failure, action, delay, reason)
+  local observer = pipeline.observer
+  if observer and observer.failed then
+    observer.failed(pipeline.registration, entry.handler, job.message, failure.class, failure.error)
+  end
   if action == "retry" then
     return retry(pipeline, job, delay)
   elseif action == "dead_letter" then

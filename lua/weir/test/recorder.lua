@@ -50,6 +50,7 @@ function Recorder:of(registration)
 end
 
 local function note_error(self, registration, handler, err)
+  self.noted = err
   local of = self:of(registration)
   of.errors[#of.errors + 1] = err
   table.insert(self.failures, { subscriber = registration.id, handler = handler and handler.id, error = err })
@@ -70,7 +71,7 @@ function Recorder:make_observer()
   end
 
   function observer.handled(registration, handler, value, ctx, outcome, err)
-    self.events = self.events + 1
+    self.events, self.noted = self.events + 1, nil
     if outcome == "fail" then
       note_error(self, registration, handler, err)
     end
@@ -88,6 +89,13 @@ function Recorder:make_observer()
       outcome = outcome,
       error = err,
     })
+  end
+
+  -- What the handler did was told already; its answer may have failed, too.
+  function observer.failed(registration, handler, _, class, err)
+    if class ~= "retry" and err ~= self.noted then
+      note_error(self, registration, handler, err)
+    end
   end
 
   function observer.settled(registration, message, how)
