@@ -13,6 +13,7 @@ local outcome = require("weir.outcome")
 local policy = require("weir.app.policy")
 local runtime = require("weir.runtime")
 local settle = require("weir.app.settle")
+local transaction = require("weir.app.transaction")
 
 local batch = {}
 
@@ -143,17 +144,25 @@ local function finish_all(pipeline, jobs, ctx, result, err)
     local text = "the handler of a batch answered with a %s; expected are nothing, an outcome, or a list of those"
     return fail_all(pipeline, jobs, unknown(text:format(type(result))))
   end
+  local failure = not settle.is_failure(result, err) and settle.commit({ ctx = ctx })
+  if failure then
+    return fail_all(pipeline, jobs, failure)
+  end
   each(jobs, function(job)
     settle.finish(pipeline, job, result, err)
   end)
 end
 
-local function finish_each(pipeline, jobs, results)
+local function finish_each(pipeline, jobs, ctx, results)
   for key in pairs(results) do
     if type(key) ~= "number" or key < 1 or key > #jobs or key % 1 ~= 0 then
       local text = "the handler of a batch of %d answered with a list that has %s in it"
       return fail_all(pipeline, jobs, unknown(text:format(#jobs, tostring(key))))
     end
+  end
+  local failure = settle.commit({ ctx = ctx })
+  if failure then
+    return fail_all(pipeline, jobs, failure)
   end
   for i, job in ipairs(jobs) do
     settle.finish(pipeline, job, results[i])
@@ -244,10 +253,11 @@ local function take_list(pipeline, entry, list, attempt)
   elseif not ok then
     fail_all(pipeline, jobs, failure_of_call(a, b))
   elseif is_list(a) then
-    finish_each(pipeline, jobs, a)
+    finish_each(pipeline, jobs, ctx, a)
   else
     finish_all(pipeline, jobs, ctx, a, b)
   end
+  transaction.abort(ctx) -- unless it was committed
   run_after(pipeline, ctx, jobs)
 end
 

@@ -47,6 +47,29 @@ local function check_capabilities(report, each, handler, can)
   end
 end
 
+-- What is published together has to go to one broker, and before the message is settled.
+local function check_transactional(report, each, handler, can)
+  if not handler.transactional then
+    return
+  elseif not can.transactions then
+    lacks(report, handler, each.what .. " is transactional", "transactions", each.broker.broker)
+  elseif handler.manual then
+    report:mistake(handler.source, "%s is transactional and settles by itself (ack = \"manual\"): what it publishes"
+      .. " becomes visible when it ends, so it must be done then", each.what)
+  end
+  local places = { reply = handler.reply }
+  for name, place in pairs(handler.outputs or {}) do
+    places["outputs." .. name] = place
+  end
+  for name, place in pairs(places) do
+    local label = type(place) == "table" and place.broker
+    if label and label ~= each.broker.label then
+      report:mistake(handler.source, "%s is transactional, but its '%s' goes to the broker '%s'; a transaction does not"
+        .. " reach further than its own", each.what, name, label)
+    end
+  end
+end
+
 -- --- dead letters ---------------------------------------------------------------------------------
 
 -- Whether anything that can happen leads to dead letters.
@@ -170,6 +193,7 @@ function M.run(app, replaced, links)
     local can = each.broker.broker:capabilities(each.descriptor)
     for _, handler in ipairs(each.handlers) do
       check_capabilities(report, each, handler, can)
+      check_transactional(report, each, handler, can)
       check_dead_letter(report, each, handler)
       check_backoff(report, each, handler)
       check_loops(report, each, handler)

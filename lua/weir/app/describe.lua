@@ -49,6 +49,7 @@ local function describe_handler(label, handler)
     outputs = outputs,
     timeout = handler.timeout,
     manual = handler.manual,
+    transactional = handler.transactional,
     policy = describe_policy(label, handler.policy),
     middleware = #handler.middleware,
   }

@@ -97,6 +97,7 @@ function handle.prepare(pipeline, handler)
     schema = handler.schema,
     timeout = handler.timeout,
     manual = handler.manual or handler.ack == "manual" or nil,
+    transactional = handler.transactional,
     reply = handler.reply,
     outputs = handler.outputs,
     policy = handler.policy or {},

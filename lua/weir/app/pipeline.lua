@@ -11,6 +11,7 @@ local publisher = require("weir.app.publisher")
 local runtime = require("weir.runtime")
 local settle = require("weir.app.settle")
 local tasks = require("weir.task")
+local transaction = require("weir.app.transaction")
 local waitlist = require("weir.runtime.waitlist")
 
 local Pipeline = { __name = "weir.app.pipeline" }
@@ -217,6 +218,9 @@ function Pipeline:publish(ctx, value, options)
   local of_handler, err = publisher_of(self, ctx.entry, options.broker)
   if not of_handler then
     return nil, err
+  end
+  if ctx.entry.transactional then
+    return transaction.publish(of_handler, ctx, value, options)
   end
   return of_handler:publish(value, options, ctx)
 end

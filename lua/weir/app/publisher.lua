@@ -167,8 +167,9 @@ local function tell(self, out)
   end
 end
 
--- The end of the chain of middleware: encodes and publishes.
-local function send_with(self, target)
+-- The end of the chain of middleware: encodes and publishes. What succeeds is added to `later`, if there is one, and
+-- is not counted yet.
+local function send_with(self, target, later)
   return function(out)
     local ok, err = encode(self, out)
     if not ok then
@@ -176,6 +177,10 @@ local function send_with(self, target)
     end
     local started = now()
     local done, receipt = target:publish(out.to, out.payload, out.headers, out.options)
+    if done and later then
+      later[#later + 1] = out
+      return done, receipt
+    end
     count(self, out, done, started)
     if done then
       tell(self, out)
@@ -380,7 +385,16 @@ end
 -- @tparam[opt] number timeout
 -- @treturn boolean true; or nil and an error: then nothing is visible, unless the error is "timeout"
 function Transaction:commit(timeout)
-  return self.raw:commit(timeout)
+  local of, outs, started = self.publisher, self.outs, now()
+  local ok, err = self.raw:commit(timeout)
+  self.outs = {}
+  for _, out in ipairs(outs) do
+    count(of, out, ok, started)
+    if ok then
+      tell(of, out)
+    end
+  end
+  return ok, err
 end
 
 --- Forgets everything.
@@ -402,7 +416,9 @@ function Publisher:transaction()
   if not raw then
     return nil, err
   end
-  return setmetatable({ publisher = self, raw = raw, send = chain(self.middleware, send_with(self, raw)) }, Transaction)
+  local outs = {} -- what it holds
+  local send = chain(self.middleware, send_with(self, raw, outs))
+  return setmetatable({ publisher = self, raw = raw, outs = outs, send = send }, Transaction)
 end
 
 --- Waits until what was published has reached the broker.

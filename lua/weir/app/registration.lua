@@ -5,7 +5,7 @@
 -- `descriptor`, `spec` (what the descriptor was made from), `workers` (`{ count, by }`), `batch` (`{ max, linger }` or
 -- nil), `source` ("file:line") and `handlers`, a list in which the one without a filter is the last. A handler has
 -- `id`, `fn`, `filter` (`function(ctx, value)` or nil), `codec`, `schema`, `timeout`, `reply` (true or a destination),
--- `outputs` (names to destinations), `manual` (it settles itself), `middleware`, `publish_middleware`, `policy` and
+-- `outputs` (names to destinations), `manual` (it settles itself), `transactional`, `middleware`, `publish_middleware`, `policy` and
 -- `source`. A destination is a name, or `{ to, broker, codec }`.
 -- @module weir.app.registration
 
@@ -185,6 +185,7 @@ local function make_handler(self, entry, good, scope, link, what)
     schema = good.schema,
     timeout = merged.timeout,
     manual = good.ack == "manual" or nil,
+    transactional = good.transactional or nil,
     middleware = merged.middleware,
     publish_middleware = merged.publish_middleware,
     policy = merged.policy,

@@ -289,6 +289,7 @@ local function subscription(own)
   own.name, own.broker, own.filter, own.schema = text, text, filter, a_schema
   own.reply, own.outputs = reply, outputs
   own.ack = one_of({ "auto", "manual" })
+  own.transactional = flag
   own.title, own.summary, own.description, own.deprecated = text, text, text, flag
   return level(own)
 end

@@ -13,6 +13,7 @@ local errors = require("weir.errors")
 local id = require("weir.id")
 local outcome = require("weir.outcome")
 local policy = require("weir.app.policy")
+local transaction = require("weir.app.transaction")
 
 local settle = {}
 
@@ -92,6 +93,7 @@ end
 
 --- Gives the message back: it comes again, to whoever asks first.
 function settle.give_back(pipeline, job)
+  transaction.abort(job.ctx)
   local ok, err = nack(pipeline, job, { requeue = true })
   if ok then
     note(pipeline, job, "returned")
@@ -239,6 +241,7 @@ function settle.fail(pipeline, job, failure)
   local entry = job.entry
   failure.ctx = job.ctx or pipeline:context(entry, job.message)
   job.ctx = failure.ctx
+  transaction.abort(job.ctx)
   job.attempt = job.attempt or failure.ctx.attempt
   local action, delay, reason = policy.decide(entry.policy, failure, job.attempt, id.fraction)
   log_failure(pipeline, job, failure, action, delay, reason)
@@ -370,6 +373,15 @@ function settle.publish(pipeline, job, result)
   return reply(pipeline, job, result)
 end
 
+--- Commits what the message has led to, where its handler is transactional.
+-- @treturn ?table a failure, or nil
+function settle.commit(job)
+  local ok, err = transaction.commit(job.ctx)
+  if not ok then
+    return publish_failure(err)
+  end
+end
+
 -- --- results --------------------------------------------------------------------------------------
 
 -- The failure that a result is; or nil.
@@ -386,6 +398,11 @@ local function failure_of(kind, result, err)
   elseif errors.is(result) then
     return { class = policy.class_of(result), error = result }
   end
+end
+
+--- Whether a handler's results mean that the message failed, or is to be handled again.
+function settle.is_failure(result, err)
+  return failure_of(outcome.kind(result), result, err) ~= nil
 end
 
 -- What is left to do after the handler has settled the message itself.
@@ -409,6 +426,9 @@ function settle.finish(pipeline, job, result, err)
   local failure = failure_of(kind, result, err)
   if not failure and result ~= nil and result ~= true and kind ~= "ack" and kind ~= "drop" then
     failure = settle.publish(pipeline, job, result)
+  end
+  if not failure and not pipeline.cancelled then
+    failure = settle.commit(job)
   end
   local mark = job.ctx and rawget(job.ctx, "mark")
   if mark and mark.settled then
@@ -441,7 +461,14 @@ end
 function settle.early(pipeline, ctx, how, options)
   local message = ctx.message
   local ok, err = true, nil
-  if pipeline.acks then
+  if how == "ack" then
+    ok, err = transaction.commit(ctx)
+  else
+    transaction.abort(ctx)
+  end
+  if not ok then
+    return nil, err
+  elseif pipeline.acks then
     if how == "ack" then
       ok, err = message:ack()
     else
