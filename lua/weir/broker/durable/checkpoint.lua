@@ -50,6 +50,20 @@ local function file_name(key)
   end)) .. ".json"
 end
 
+-- Reads a file to its end.
+local function read_all(fd)
+  local parts, at = {}, 0
+  while true do
+    local part, err = await(luv.fs_read, fd, 1024 * 1024, at)
+    if not part then
+      return nil, err
+    elseif part == "" or part == true then
+      return table.concat(parts)
+    end
+    parts[#parts + 1], at = part, at + #part
+  end
+end
+
 function Files:load(key)
   local path = self.dir .. "/" .. file_name(key)
   local fd, err = await(luv.fs_open, path, "r", 420)
@@ -60,12 +74,12 @@ function Files:load(key)
     return nil, errors.new("io", ("the checkpoint %s cannot be read: %s"):format(path, err))
   end
   local text
-  text, err = await(luv.fs_read, fd, 1024 * 1024, 0)
+  text, err = read_all(fd)
   await(luv.fs_close, fd)
   if not text then
     return nil, errors.new("io", ("the checkpoint %s cannot be read: %s"):format(path, err))
   end
-  return text == true and "" or text
+  return text
 end
 
 local function write_file(path, text)
@@ -149,6 +163,11 @@ function Checkpoint:recall(position)
     self.before = nil
   end
   return settled, attempts
+end
+
+--- What the position of a consumer in a stream is kept under. The names of consumers have no "@".
+function checkpoint.key(stream, consumer)
+  return ("%s@%s"):format(stream, consumer)
 end
 
 --- Loads it.

@@ -23,6 +23,14 @@ local durable = {}
 local Broker = { __name = "weir.broker.durable", kind = "durable" }
 Broker.__index = Broker
 
+-- For `weir conformance`: a group is a consumer, and every consumer is durable.
+Broker.conformance = {
+  shared = false, -- another connection has no part in the positions of this one
+  descriptor = function(name, wanted)
+    return not wanted.ack_wait and { name = name, consumer = wanted.group, prefetch = wanted.prefetch } or nil
+  end,
+}
+
 local OPTIONS = {
   url = "string",
   checkpoints = { "string", "table" },
@@ -105,7 +113,8 @@ function durable.new(options)
     clock = options.clock or clocks,
     max_payload = max_payload,
     status = new_state(),
-    subscriptions = {},
+    subscriptions = {}, -- a set
+    consumers = {}, -- keys of the positions that they have, or are about to; a set
     created = {},
     producer_serial = 0,
   }, Broker)
@@ -164,6 +173,9 @@ local function descriptor_flaws(spec)
     flaws[#flaws + 1] = "stream: a name is missing"
   elseif spec.name:find("[*>]") then
     flaws[#flaws + 1] = ("stream '%s': this broker has no patterns"):format(spec.name)
+  end
+  if type(spec.consumer) == "string" and spec.consumer:find("@", 1, true) then
+    flaws[#flaws + 1] = "option 'consumer' must not have an '@'"
   end
   if type(spec.live) == "string" and not LIVE[spec.live] then
     flaws[#flaws + 1] = ("option 'live' must be \"auto\", \"sse\" or \"long-poll\", not %q"):format(spec.live)
@@ -320,17 +332,28 @@ function Broker:subscribe(spec, timeout)
   elseif self.closed then
     return nil, self.closed
   end
-  for open in pairs(self.subscriptions) do
-    if open.descriptor.name == descriptor.name and open.descriptor.consumer == descriptor.consumer then
-      return nil, durable.conflict(descriptor)
-    end
+  local key = checkpoint.key(descriptor.name, descriptor.consumer)
+  if self.consumers[key] then
+    return nil, durable.conflict(descriptor)
   end
+  self.consumers[key] = true -- while it is being opened, too
   local subscription
-  subscription, err = subscriptions.open(self, descriptor, timeout)
-  if subscription then
-    self.subscriptions[subscription] = true
+  subscription, err = subscriptions.open(self, descriptor, key, timeout)
+  if not subscription then
+    self.consumers[key] = nil
+    return nil, err
   end
-  return subscription, err
+  self.subscriptions[subscription] = true
+  if self.closed then -- meanwhile
+    subscription:close()
+    return nil, self.closed
+  end
+  return subscription
+end
+
+--- Called by a subscription that is closed, when its position is saved.
+function Broker:forget(subscription)
+  self.subscriptions[subscription], self.consumers[subscription.key] = nil, nil
 end
 
 --- A publisher. All of a broker share their producers.

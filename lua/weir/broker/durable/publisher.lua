@@ -132,7 +132,10 @@ local function append_all(self, items, results, deadline)
       number, err = entry.producer:append(text, math.max(0, deadline - runtime.now()))
     end
     if number then
-      waiting[entry] = waiting[entry] or { destination = item[1], numbers = {} }
+      if not waiting[entry] then
+        waiting[entry] = { destination = item[1], numbers = {} }
+        entry.users = entry.users + 1
+      end
       waiting[entry].numbers[i] = number
     else
       results[i] = explain(err)
@@ -147,6 +150,7 @@ function Publisher:publish_batch(items)
   local waiting = append_all(self, items, results, deadline)
   for entry, group in pairs(waiting) do
     local ok, err = entry.producer:flush(math.max(0, deadline - runtime.now()))
+    entry.users = entry.users - 1
     for i, number in pairs(group.numbers) do
       local confirmed = ok or (err.first_item and number < err.first_item)
       results[i] = confirmed and true or explain(err)
@@ -179,8 +183,11 @@ function Publisher:flush(timeout)
     return nil, self.broker.closed
   end
   local deadline = runtime.now() + (timeout or self.timeout)
-  local ok, err = true, nil
-  for _, entry in pairs(self.producers) do
+  local ok, err, list = true, nil, {}
+  for _, entry in pairs(self.producers) do -- others come while this waits
+    list[#list + 1] = entry
+  end
+  for _, entry in ipairs(list) do
     local flushed, failure = entry.producer:flush(math.max(0, deadline - runtime.now()))
     if not flushed then
       ok, err = nil, err or explain(failure)

@@ -169,6 +169,9 @@ end
 
 --- Several messages at once: see the contract.
 function Subscription:next_batch(max, linger, timeout)
+  if type(max) ~= "number" or max < 1 or max % 1 ~= 0 and max ~= math.huge then
+    error("subscription:next_batch: the first argument is how many messages at most, not " .. tostring(max), 2)
+  end
   local first, err = pull(self, runtime.deadline(timeout, 2))
   if not first then
     return nil, err
@@ -265,12 +268,12 @@ end
 -- it is delivered again if it is behind the new position.
 -- @tparam string position
 -- @tparam[opt=30] number timeout in seconds
--- @treturn boolean true; or nil and an error: "closed", "invalid_offset"; the subscription stays where it is then
+-- @treturn boolean true; or nil and an error: "closed", "stopped", "invalid_offset"; the subscription stays where it is then
 function Subscription:seek(position, timeout)
   if type(position) ~= "string" then
     error("subscription:seek: a position is expected, such as message.position, \"start\" or \"end\"", 2)
-  elseif self.state == "closed" then
-    return nil, self.closed_error
+  elseif self.state ~= "open" then
+    return nil, ended(self)
   end
   position = position == "start" and "-1" or position
   if position == "end" then
@@ -281,6 +284,7 @@ function Subscription:seek(position, timeout)
     position = head.offset
   end
   local err = probe(self, position, timeout)
+  err = self.state ~= "open" and ended(self) or err -- meanwhile
   if err then
     return nil, err
   end
@@ -330,8 +334,9 @@ function Subscription:close(timeout)
   self:stop()
   self.state = "closed"
   self:forget()
-  self.broker.subscriptions[self] = nil
-  return self.checkpoint:flush(timeout)
+  local ok, err = self.checkpoint:flush(timeout)
+  self.broker:forget(self)
+  return ok, err
 end
 
 --- Numbers: `queued`, `unsettled` (taken, not settled), `delayed`, `position` (what is settled up to there).
@@ -353,13 +358,13 @@ end
 --- Opens a subscription.
 -- @tparam table broker
 -- @tparam table descriptor
+-- @tparam string key of its position
 -- @treturn subscription; or nil and an error
-function M.open(broker, descriptor, timeout)
+function M.open(broker, descriptor, key, timeout)
   local stream, err = broker:stream(descriptor.name, timeout)
   if not stream then
     return nil, err
   end
-  local key = ("%s@%s"):format(descriptor.name, descriptor.consumer)
   local point
   point, err = checkpoint.open(broker.checkpoints, key, function(failure)
     broker:note(failure)
@@ -385,6 +390,7 @@ function M.open(broker, descriptor, timeout)
   local self = setmetatable({
     broker = broker,
     descriptor = descriptor,
+    key = key,
     stream = stream,
     checkpoint = point,
     state = "open",

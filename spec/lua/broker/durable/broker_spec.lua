@@ -1,5 +1,6 @@
 package.path = "spec/lua/durable/?.lua;" .. package.path
 
+local checkpoint = require("weir.broker.durable.checkpoint")
 local durable = require("weir.broker.durable")
 local errors = require("weir.errors")
 local luv = require("luv")
@@ -212,6 +213,67 @@ describe("the durable broker", function()
     taken[1]:ack()
     assert.equal("11", assert(subscription:next(5)).payload)
   end))
+
+  it("opens one of two subscriptions of a consumer that are asked for at once", with(function(broker, _, topic)
+    local one = tasks.spawn(broker.subscribe, broker, topic)
+    local two = tasks.spawn(broker.subscribe, broker, topic)
+    assert(one:join(5))
+    assert.equal("conflict", select(2, two:join(5)).code)
+  end))
+
+  it("opens no subscription after it was shut down, nor seeks in one that was closed", with(function(broker, _, topic)
+    local subscription = assert(broker:subscribe(topic .. ".other"))
+    local opening = tasks.spawn(broker.subscribe, broker, topic)
+    local seeking = tasks.spawn(subscription.seek, subscription, "start")
+    tasks.sleep(0)
+    assert(broker:shutdown(5))
+    assert.is_nil((opening:join(5)))
+    assert.equal("closed", select(2, seeking:join(5)).code)
+    assert.is_nil(next(broker.subscriptions))
+    assert.is_nil(subscription.reader)
+  end))
+
+  it("does not seek once it was stopped", with(function(broker, _, topic)
+    local subscription = assert(broker:subscribe(topic))
+    subscription:stop()
+    assert.equal("stopped", select(2, subscription:seek("start")).code)
+    assert.is_nil(subscription.reader)
+  end))
+
+  it("flushes while others publish to new streams", with(function(_, publisher, topic)
+    local list = {}
+    for i = 1, 40 do
+      list[i] = tasks.spawn(function()
+        for n = 1, 3 do
+          assert(publisher:publish(("%s.%d.%d"):format(topic, i, n), "x"))
+          assert(publisher:flush(5))
+        end
+      end)
+    end
+    for _, task in ipairs(list) do
+      task:join(20)
+    end
+  end))
+
+  it("refuses sizes of batches and names of consumers that cannot be", with(function(broker, _, topic)
+    local subscription = assert(broker:subscribe(topic))
+    for _, max in ipairs({ 0, 1.5, 0 / 0, "3" }) do
+      assert.has_error(function()
+        subscription:next_batch(max)
+      end)
+    end
+    -- "a@b" of "c" and "a" of "b@c" would share a position
+    assert.equal("invalid", select(2, broker:descriptor({ name = topic, consumer = "b@c" })).code)
+  end))
+
+  it("reads a checkpoint of any size", function()
+    tasks.run(function()
+      local files = assert(checkpoint.files(dir))
+      local text = ("x"):rep(3 * 1024 * 1024 + 1)
+      assert(files:save("large", text))
+      assert.equal(#text, #assert(files:load("large")))
+    end)
+  end)
 
   it("takes batches", with(function(broker, publisher, topic)
     local items = {}
