@@ -19,6 +19,8 @@
 -- - `broker:subscribe(descriptor, [timeout])`: a *subscription*; it outlives reconnects.
 -- - `broker:publisher([options])`: a *publisher*. May be made before `connect`; `options` are the broker's own
 --   defaults.
+-- - `broker.conformance` (optional): options of the conformance suite that hold for every such broker, such as
+--   `descriptor`; for `weir conformance URL`.
 -- - `broker:describe()`: `{ protocol, host, pathname, version }` for documents; never credentials.
 -- - `broker:in_process(clock)`: a broker of the same behaviour that lives in this process and needs no server. What it
 --   delays it delays by `clock`. It has two methods more, so that tests know when it is quiet: `pending()`, a

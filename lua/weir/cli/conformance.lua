@@ -5,12 +5,13 @@ local nearest = require("weir.nearest")
 
 local M = {
   summary = "check that a broker does what the contract of brokers says",
-  usage = "MODULE|FILE.lua [OPTION...]",
+  usage = "MODULE|FILE.lua|URL [OPTION...]",
   help = [[
 MODULE or FILE.lua returns the options of the suite, at least { make = function() return BROKER end },
-or a broker module, whose new() is called without options. Each check is printed with its result; those
-of capabilities that the broker does not claim are replaced by one that it refuses them honestly. Then
-all that need no server run again on its twin in process.
+or a broker module, whose new() is called without options. URL is that of a server to run on, such as
+nats://127.0.0.1:4222. Each check is printed with its result; those of capabilities that the broker does
+not claim are replaced by one that it refuses them honestly. Then all that need no server run again on
+its twin in process.
 
   --only PATTERN   only the checks whose names match, a Lua pattern: --only '^settlement'
   --list           print the names of the checks and what each proves; without MODULE, all of them

@@ -164,10 +164,29 @@ local function sound(name, options)
   return options
 end
 
+-- Options for the broker of a URL: what the broker itself says of them in its field `conformance`.
+local function of_url(url)
+  local function make()
+    return require("weir.broker")(url)
+  end
+  local ok, broker = pcall(make)
+  if not ok then
+    return nil, (tostring(broker):gsub("^[^\n]-:%d+: ", ""))
+  end
+  local options = { name = broker.kind, make = make }
+  for option, value in pairs(broker.conformance or {}) do
+    options[option] = value
+  end
+  return sound(broker.kind, options)
+end
+
 --- Loads options for the suite from a Lua file or a module: it returns them, or a broker module (a table with `new`).
--- @tparam string name "PATH.lua", or the name of a module
+-- @tparam string name "PATH.lua", the name of a module, or the URL of a broker
 -- @treturn table options; or nil and what is wrong
 function conformance.load(name)
+  if name:find("^%a[%w+.-]*:") then
+    return of_url(name)
+  end
   local ok, value
   if name:find("%.lua$") or name:find("/", 1, true) then
     local chunk, err = loadfile(name)

@@ -31,6 +31,17 @@ local memory = {}
 local Broker = { __name = "weir.memory.broker", kind = "memory" }
 Broker.__index = Broker
 
+-- For `weir conformance`: what is wanted of a subscription are options of a topic.
+Broker.conformance = {
+  descriptor = function(name, wanted)
+    local spec = { name = name }
+    for option, value in pairs(wanted) do
+      spec[option] = value
+    end
+    return spec
+  end,
+}
+
 local OPTIONS = {
   capacity = "table",
   clock = { "table", "userdata" },

@@ -23,6 +23,14 @@ local nats = {}
 local Broker = { __name = "weir.nats", kind = "nats", clock = require("weir.clock") }
 Broker.__index = Broker
 
+-- For `weir conformance`: core subjects.
+Broker.conformance = {
+  shared = true,
+  descriptor = function(name, wanted)
+    return not (wanted.durable or wanted.ack_wait) and { name = name, group = wanted.group } or nil
+  end,
+}
+
 --- Makes a broker; `broker:connect()` connects it.
 -- @tparam[opt] table opts see docs/nats.md
 -- @return the broker
