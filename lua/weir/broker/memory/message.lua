@@ -8,6 +8,7 @@
 -- destination. So most need four fields of their own: payload, position, time and slot. That is what makes them cheap.
 -- @module weir.broker.memory.message
 
+local contract = require("weir.broker.contract")
 local errors = require("weir.errors")
 
 local message = {}
@@ -138,35 +139,12 @@ function Message:ack()
   return nil, OVER[self.slot]
 end
 
-local function check_nack(options)
-  if type(options) ~= "table" then
-    error("message:nack: options are a table such as { delay = 5 }, not a " .. type(options), 3)
-  end
-  for name in pairs(options) do
-    if name ~= "requeue" and name ~= "delay" then
-      errors.options("message:nack", options, { requeue = "boolean", delay = "number" }, 2)
-    end
-  end
-  local requeue, delay = options.requeue, options.delay
-  if requeue ~= nil and type(requeue) ~= "boolean" then
-    error("message:nack: option 'requeue' must be true or false, not a " .. type(requeue), 3)
-  elseif delay ~= nil and (type(delay) ~= "number" or delay ~= delay or delay < 0 or delay == math.huge) then
-    error("message:nack: option 'delay' must be a number of seconds, at least 0, not " .. tostring(delay), 3)
-  elseif delay and requeue == false then
-    error("message:nack: 'delay' says when the message comes back, and 'requeue = false' that it does not", 3)
-  end
-  return requeue ~= false, delay
-end
-
 --- Gives the message back. It comes first in its queue again, or after `delay` seconds; with `requeue = false` it is
 -- dropped.
 -- @tparam[opt] table options `requeue` (true), `delay`
 -- @treturn boolean true; or nil and an error: "settled", "lost", "closed", "unsupported"
 function Message:nack(options)
-  local requeue, delay = true, nil
-  if options ~= nil then
-    requeue, delay = check_nack(options)
-  end
+  local requeue, delay = contract.nack_options(options)
   local slot = self.slot
   if slot <= 0 then
     return nil, OVER[slot]
