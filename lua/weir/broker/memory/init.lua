@@ -192,8 +192,16 @@ function Broker:watch(fn)
   return self.status:watch(fn)
 end
 
--- The queue of a descriptor, made if need be.
-local function queue_of(self, descriptor)
+-- The queue that a descriptor asks for, made if need be, and the descriptor; or nil and an error. `durable`: it is one
+-- that stays, whatever the descriptor says.
+local function queue_of(self, spec, durable)
+  local descriptor, err = self:descriptor(spec)
+  err = err or self.engine:refusal()
+  if err then
+    return nil, err
+  elseif durable then
+    descriptor = descriptors.with(descriptor, { group = descriptor.group or "default", durable = true })
+  end
   local key
   if descriptor.group then
     key = groups.key(descriptor)
@@ -201,7 +209,9 @@ local function queue_of(self, descriptor)
     self.serial = self.serial + 1
     key = ("\0%d"):format(self.serial)
   end
-  return groups.queue(self.engine, key, descriptor, self.capacity)
+  local queue
+  queue, err = groups.queue(self.engine, key, descriptor, self.capacity)
+  return queue, err or descriptor
 end
 
 --- Subscribes: from now on, what is published to the topic waits here. Members of one group share what comes.
@@ -209,18 +219,9 @@ end
 -- @treturn table a subscription; or nil and an error: "closed", "disconnected", "invalid", "unsupported", "conflict",
 -- "position_evicted"
 function Broker:subscribe(descriptor)
-  local made, err = self:descriptor(descriptor)
-  if not made then
-    return nil, err
-  end
-  local refusal = self.engine:refusal()
-  if refusal then
-    return nil, refusal
-  end
-  local queue
-  queue, err = queue_of(self, made)
+  local queue, made = queue_of(self, descriptor)
   if not queue then
-    return nil, err
+    return nil, made
   end
   return subscriptions.new(self.engine, queue, made)
 end
@@ -229,16 +230,7 @@ end
 -- @tparam table|string descriptor without a group it gets the group "default"
 -- @treturn boolean true; or nil and an error as of `subscribe`
 function Broker:declare(descriptor)
-  local made, err = self:descriptor(descriptor)
-  if not made then
-    return nil, err
-  end
-  local refusal = self.engine:refusal()
-  if refusal then
-    return nil, refusal
-  end
-  local queue
-  queue, err = queue_of(self, descriptors.with(made, { group = made.group or "default", durable = true }))
+  local queue, err = queue_of(self, descriptor, true)
   if not queue then
     return nil, err
   end
