@@ -25,9 +25,6 @@ local M = { native = native }
 local Connection = {}
 Connection.__index = Connection
 
--- Seconds for which one round of flushing may hold a thread.
-local FLUSH = 10
-
 --- Headers of a message that has none.
 M.no_headers = setmetatable({}, {
   __newindex = function()
@@ -85,28 +82,6 @@ local function finish(self, err)
     subscription:connection_ended(err)
   end
   self.room:wake_all()
-  for _, round in ipairs({ self.flushing or self.next_flush, self.flushing and self.next_flush }) do
-    round.err, round.done = err, true
-    round.list:wake_all()
-  end
-  self.flushing, self.next_flush = nil, nil
-end
-
-local function begin_flush(self)
-  local round = self.next_flush
-  if round and not self.flushing and self.up and self.link:flush(FLUSH) then
-    self.flushing, self.next_flush = round, nil
-  end
-end
-
-local function on_flushed(self, code)
-  local round = self.flushing
-  if round then
-    self.flushing = nil
-    round.err, round.done = code and errors.new(code) or nil, true
-    round.list:wake_all()
-  end
-  begin_flush(self)
 end
 
 -- The server reports what it did not permit by a sentence.
@@ -121,6 +96,10 @@ local function on_fault(self, code, text)
     return show_state(self)
   end
   self.last_fault = errors.new(code or "protocol", text)
+  local refused = self.inbox and text:match("[Pp]ublish to \"([^\"]+)\"")
+  if refused and refused:sub(1, #self.inbox) == self.inbox then
+    return self:answer(refused:sub(#self.inbox + 1), refused) -- an echo: see `flush`
+  end
   local subject = text:match("[Ss]ubscription to \"([^\"]+)\"")
   for _, subscription in pairs(subject and self.subscriptions or {}) do
     if subscription.subject == subject then
@@ -144,7 +123,6 @@ local function on_changed(self)
         subscription:reconnected()
       end
     end
-    begin_flush(self)
   elseif name == "down" and not self.ended then
     self.up = false
     self.reason = errors.new("disconnected", code ~= "disconnected" and text or nil)
@@ -171,8 +149,6 @@ local function on_event(self, kind, argument)
     on_answers(self)
   elseif kind == "drained" then
     self.room:wake_all()
-  elseif kind == "flushed" then
-    on_flushed(self, argument)
   else
     on_changed(self)
   end
@@ -343,26 +319,45 @@ function Connection:publish_slowly(subject, payload, reply, headers)
   end
 end
 
---- Waits until the server has everything that was published before.
+-- Sends a message to ourselves and waits until it is back. True; or nil, an error, and whether it was sent.
+local function echo(self, deadline)
+  local waiter = runtime.waiter()
+  local token, err = self:ask(nil, "", nil, function(message, why)
+    waiter:wake(message, why)
+  end)
+  if not token then
+    return nil, err, false
+  end
+  local message
+  message, err = waiter:wait(deadline)
+  if not message then
+    self:forget(token)
+    return nil, err, true
+  end
+  return true
+end
+
+--- Waits until the server has everything that was published before. It answers in order, so a message to ourselves
+-- comes back behind all that. (The pings of libnats do not do: it counts them wrong ever after, once a connection was
+-- lost at the wrong moment.) Where the account may not publish to its own inbox, the refusal says as much.
 function Connection:flush(deadline)
   while true do
-    local err = self:unusable()
+    local err, sent = self:unusable(), false
     if err then
       return nil, err
-    end
-    local round = self.next_flush or { list = waitlist.new() }
-    self.next_flush = round
-    begin_flush(self)
-    while not round.done do
-      local late = wait(round.list, deadline)
-      if late then
-        return nil, late.code == "timeout" and errors.new("timeout") or late
+    elseif self.up then
+      local back
+      back, err, sent = echo(self, deadline)
+      if back then
+        return true
+      elseif err.code ~= "disconnected" then
+        return nil, err.code == "timeout" and errors.new("timeout") or err
       end
     end
-    if not round.err then
-      return true
-    elseif self.ended or round.err.code == "timeout" then
-      return nil, round.err
+    -- What was sent is lost with the connection, which we know of by now.
+    local late = not sent and wait(self.changed, deadline)
+    if late then
+      return nil, late.code == "timeout" and errors.new("timeout") or late
     end
   end
 end
@@ -401,8 +396,17 @@ function on_answers(self)
   end
 end
 
---- Publishes a request; `answer(message)` or `answer(nil, err)` is called with what comes, unless it is
--- forgotten before. It must not wait.
+-- Hands what came, in place of an answer, to who asked.
+function Connection:answer(token, message)
+  local answer = self.requests[token]
+  if answer then
+    self.requests[token] = nil
+    answer(message)
+  end
+end
+
+--- Publishes a request, to ourselves where there is no subject; `answer(message)` or `answer(nil, err)` is called with
+-- what comes, unless it is forgotten before. It must not wait.
 -- @return a token for `forget`; or nil and an error
 function Connection:ask(subject, payload, headers, answer)
   local err = self:unusable()
@@ -421,7 +425,7 @@ function Connection:ask(subject, payload, headers, answer)
   local token = ("%x"):format(number)
   self.requests[token] = answer
   local sent
-  sent, err = self:publish(subject, payload, inbox .. token, headers)
+  sent, err = self:publish(subject or inbox .. token, payload, inbox .. token, headers)
   if not sent then
     self.requests[token] = nil
     return nil, err

@@ -38,6 +38,17 @@ describe("credentials of the NATS broker", function()
     assert.equal("127.0.0.1:" .. server.port, in_url:describe().host)
   end)
 
+  it("need no right to publish to an inbox for a flush", function()
+    local config = 'authorization { users: [ { user: ann, password: s3cret, permissions: { publish: "a" } } ] }'
+    server = servers.start({ config = config })
+    local broker = support.broker(server, { user = "ann", password = "s3cret" })
+    local seen = assert(broker:subscribe("a"))
+    local publisher = broker:publisher()
+    assert(publisher:publish("a", "x"))
+    assert(publisher:flush(5))
+    assert.equal("x", assert(seen:next(5)).payload)
+  end)
+
   it("are a token", function()
     server = servers.start({ config = "authorization { token: t0ken }" })
     support.broker(server, { token = "t0ken" })

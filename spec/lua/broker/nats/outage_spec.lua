@@ -125,6 +125,31 @@ describe("the NATS broker in outages", function()
     assert.is_true(flush:join(20))
   end)
 
+  it("flushes after any number of outages, whatever was on its way then", function()
+    local broker = support.broker(server)
+    local publisher = broker:publisher()
+    local stop, flushed = false, 0
+    local busy = tasks.spawn(function()
+      while not stop do
+        publisher:publish("a", "x")
+        flushed = flushed + (publisher:flush(0.2) and 1 or 0)
+        tasks.sleep(0)
+      end
+    end)
+    for _ = 1, 10 do
+      local before = flushed
+      eventually(function()
+        return flushed > before + 20
+      end, 10)
+      server:kill()
+      server:start()
+      support.until_state(broker, "up")
+      assert(publisher:flush(10))
+    end
+    stop = true
+    busy:join(5)
+  end)
+
   for _, signal in ipairs({ "KILL", "TERM" }) do
     it("loses nothing of a stream when the server ends by SIG" .. signal .. " in the middle of it", function()
       local broker = support.broker(server)
