@@ -128,26 +128,30 @@ describe("the NATS broker in outages", function()
   it("flushes after any number of outages, whatever was on its way then", function()
     local broker = support.broker(server)
     local publisher = broker:publisher()
-    local stop, flushed = false, 0
-    local busy = tasks.spawn(function()
-      while not stop do
-        publisher:publish("a", "x")
-        flushed = flushed + (publisher:flush(0.2) and 1 or 0)
-        tasks.sleep(0)
-      end
-    end)
-    for _ = 1, 10 do
+    local stop, flushed, busy = false, 0, {}
+    for i = 1, 4 do
+      busy[i] = tasks.spawn(function()
+        while not stop do
+          publisher:publish("a", "x")
+          flushed = flushed + (publisher:flush(0.5) and 1 or 0)
+          tasks.sleep(0)
+        end
+      end)
+    end
+    for _ = 1, 15 do
       local before = flushed
       eventually(function()
-        return flushed > before + 20
+        return flushed > before + 100
       end, 10)
       server:kill()
       server:start()
       support.until_state(broker, "up")
-      assert(publisher:flush(10))
+      assert(publisher:flush(5))
     end
     stop = true
-    busy:join(5)
+    for _, task in ipairs(busy) do
+      task:join(5)
+    end
   end)
 
   for _, signal in ipairs({ "KILL", "TERM" }) do
