@@ -198,9 +198,11 @@ local function send(self, name, value, options)
     end
   end
   with.message_id = with.message_id or require("weir.id").message()
-  self.quiet:published(link.label, name, { ["message-id"] = with.message_id })
+  local headers = { ["message-id"] = with.message_id }
+  self.quiet:published(link.label, name, headers)
   local ok, err = publisher:publish(value, with)
   if not ok then
+    self.quiet:refused(link.label, name, headers)
     return nil, err
   end
   return true
@@ -255,6 +257,7 @@ function Kit:publish_raw(name, payload, headers, options)
   end
   local ok, err = link.broker:publisher():publish(name, payload, headers)
   if not ok then
+    self.quiet:refused(link.label, name, headers or {})
     return nil, err
   end
   return options.settle == false or settle(self, 2)

@@ -23,7 +23,7 @@ Quiet.__index = Quiet
 --- Makes one.
 -- @tparam table kit `running`, `recorder`, `clock` (virtual, or nil), `brokers` (twins by label, or nil), `options`
 function quiet.new(kit)
-  return setmetatable({ kit = kit, expected = {}, last_event = 0, events = -1 }, Quiet)
+  return setmetatable({ kit = kit, expected = {}, early = {}, last_event = 0, events = -1 }, Quiet)
 end
 
 -- --- in process -----------------------------------------------------------------------------------
@@ -45,13 +45,20 @@ local function held_of(kit, broker)
   return count
 end
 
+-- Whether a consumer keeps something whose time has come.
+local function is_due(pipeline)
+  local first = pipeline.held.items[1]
+  return first ~= nil and first.due <= pipeline.clock.now()
+end
+
 -- What is not quiet: whether handlers are busy, and whether brokers have messages that no handler has.
 local function activity(kit)
   local busy, waiting, total = false, false, 0
   for _, open in ipairs(consumers(kit)) do
-    local left = open.consumer.pipeline:left()
+    local pipeline = open.consumer.pipeline
+    local left = pipeline:left()
     total = total + left
-    busy = busy or left > 0
+    busy = busy or left > 0 or is_due(pipeline)
   end
   for _, broker in pairs(kit.brokers or {}) do
     local pending = broker:pending() - held_of(kit, broker)
@@ -104,17 +111,33 @@ end
 
 --- Something was published: it is expected to be settled, if somebody is subscribed there.
 function Quiet:published(label, destination, headers)
+  if self.kit.clock then
+    return -- in process, brokers know
+  end
   local key = key_of(label, destination, headers)
-  if key and takes(self.kit, label, destination) then
+  if key and self.early[key] then
+    self.early[key] = nil
+  elseif key and takes(self.kit, label, destination) then
     self.expected[key] = destination
   end
 end
 
---- Something was settled: what comes again later is not waited for.
-function Quiet:settled(registration, message)
-  local key = key_of(registration.broker.label, message.destination, message.headers)
+--- What was about to be published was refused.
+function Quiet:refused(label, destination, headers)
+  local key = key_of(label, destination, headers)
   if key then
     self.expected[key] = nil
+  end
+end
+
+--- Something was settled: what comes again later is not waited for. A broker that confirms may have delivered before
+-- the publisher knows.
+function Quiet:settled(registration, message)
+  local key = key_of(registration.broker.label, message.destination, message.headers)
+  if key and self.expected[key] then
+    self.expected[key] = nil
+  elseif key then
+    self.early[key] = true
   end
 end
 
@@ -179,6 +202,7 @@ function Quiet:wait(timeout)
   while true do
     local over, total, collecting = is_over(self)
     if over then
+      self.early = {}
       return true
     end
     local state = ("%d %d %d"):format(kit.recorder.events, total, kit.clock and kit.clock.pending() or 0)
