@@ -215,7 +215,12 @@ function Running:open(entry)
     return nil, err
   end
   self.changes = self.app.changes
-  return subscriptions.open(self, list, tasks.now() + self.start_timeout)
+  local opened, before
+  opened, err, before = subscriptions.open(self, list, tasks.now() + self.start_timeout)
+  if not opened then
+    subscriptions.close(self, before, self.shutdown_timeout)
+  end
+  return opened, err
 end
 
 --- Closes what an entry opened; its handlers finish first.

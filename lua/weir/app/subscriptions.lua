@@ -50,19 +50,19 @@ end
 -- @tparam {table,...} list registrations; those that are open are left out
 -- @tparam number deadline
 -- @treturn ?{table,...} what was opened
--- @return or an error; then none of it is open
+-- @return or an error
+-- @return with it, what was opened before: it is for the caller to close
 function M.open(self, list, deadline)
   local ok, why = graves.declare(self, list, deadline)
   if not ok then
-    return nil, why
+    return nil, why, {}
   end
   local opened = {}
   for _, registration in ipairs(list) do
     if not self.by_key[registration.key] then
       local open, err = open_one(self, registration, deadline)
       if not open then
-        M.close(self, opened, 0)
-        return nil, err
+        return nil, err, opened
       end
       opened[#opened + 1] = open
     end

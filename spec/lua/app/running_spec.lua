@@ -221,6 +221,37 @@ describe("an application that is started", function()
     assert.equal("stopped", app:health().state)
   end)
 
+  it("lets handlers finish when it is stopped while it starts", function()
+    local app, broker = support.app()
+    local subscribe, begun, ended = broker.subscribe, false, nil
+    function broker.subscribe(self, descriptor, timeout)
+      if descriptor.name == "slow" then
+        return nil, select(2, weir.sleep(60))
+      end
+      return subscribe(self, descriptor, timeout)
+    end
+    app:subscriber("a", function()
+      begun = true
+      ended = weir.sleep(0.05)
+    end)
+    app:subscriber("slow", function() end)
+    local task = weir.spawn(function()
+      return app:start()
+    end)
+    eventually(function()
+      return app.running and #app.running.consumers == 1
+    end)
+    support.publish(broker, "a", "1")
+    eventually(function()
+      return begun
+    end)
+    app:request_stop()
+    local _, err = task:join(5)
+    assert.equal("stopped", err.code)
+    assert.is_true(ended)
+    assert.same({}, app.running.consumers)
+  end)
+
   it("is undone when the task that starts it is cancelled", function()
     local app = support.app()
     app:on("startup", function()
