@@ -4,6 +4,7 @@
  *   nats_client publish URL SUBJECT COUNT SIZE      core messages, then a flush
  *   nats_client consume URL SUBJECT COUNT           a subscription with a callback
  *   nats_client js_publish URL SUBJECT COUNT SIZE   js_PublishAsync, until all are confirmed
+ *   nats_client js_publish_sync URL SUBJECT COUNT SIZE   js_Publish, one after the other
  *   nats_client js_consume URL STREAM SUBJECT COUNT a pull subscription, one acknowledgement each
  *
  * Consumers print `ready=1` once they are subscribed. Each prints at the end
@@ -115,6 +116,19 @@ static void js_publish(natsConnection *nc, const char *subject, long count, int 
   free(bytes);
 }
 
+static void js_publish_sync(natsConnection *nc, const char *subject, long count, int size) {
+  jsCtx *js = NULL;
+  char *bytes = payload(size);
+  check(natsConnection_JetStream(&js, nc, NULL), "JetStream");
+  double begin = now();
+  for (long i = 0; i < count; i++) {
+    check(js_Publish(NULL, js, subject, bytes, size, NULL, NULL), "publish");
+  }
+  report(count, now() - begin);
+  jsCtx_Destroy(js);
+  free(bytes);
+}
+
 static void js_consume(natsConnection *nc, const char *stream, const char *subject, long count) {
   jsCtx *js = NULL;
   natsSubscription *sub = NULL;
@@ -154,6 +168,8 @@ int main(int argc, char **argv) {
     consume(nc, argv[3], number(argv[4]));
   } else if (strcmp(argv[1], "js_publish") == 0 && argc == 6) {
     js_publish(nc, argv[3], number(argv[4]), (int)number(argv[5]));
+  } else if (strcmp(argv[1], "js_publish_sync") == 0 && argc == 6) {
+    js_publish_sync(nc, argv[3], number(argv[4]), (int)number(argv[5]));
   } else if (strcmp(argv[1], "js_consume") == 0 && argc == 6) {
     js_consume(nc, argv[3], argv[4], number(argv[5]));
   } else {

@@ -90,9 +90,44 @@ static bool parse_ack(const char *reply, metadata *out) {
          parse_number(tokens[first + 3], &out->time);
 }
 
-static void set_integer(lua_State *L, const char *name, uint64_t value) {
+void weir_nats_push_keys(lua_State *L) {
+  static const char *const names[] = {
+      [WEIR_NATS_PAYLOAD] = "payload",   [WEIR_NATS_DESTINATION] = "destination",
+      [WEIR_NATS_HEADERS] = "headers",   [WEIR_NATS_ATTEMPTS] = "attempts",
+      [WEIR_NATS_POSITION] = "position", [WEIR_NATS_CONSUMED] = "consumed",
+      [WEIR_NATS_TIME] = "time",         [WEIR_NATS_TOKEN] = "token",
+      [WEIR_NATS_REPLY_TO] = "reply_to",
+  };
+  for (int i = 0; i < WEIR_NATS_KEY_COUNT; i++)
+    lua_pushstring(L, names[i]);
+}
+
+static void push_key(lua_State *L, weir_nats_key key) {
+  lua_pushvalue(L, lua_upvalueindex(WEIR_NATS_KEYS + (int)key));
+}
+
+static void set_integer(lua_State *L, weir_nats_key key, uint64_t value) {
+  push_key(L, key);
   lua_pushinteger(L, (lua_Integer)value);
-  lua_setfield(L, -2, name);
+  lua_rawset(L, -3);
+}
+
+static void set_string(lua_State *L, weir_nats_key key, const char *value) {
+  push_key(L, key);
+  lua_pushstring(L, value);
+  lua_rawset(L, -3);
+}
+
+/* Sets what headers say of the message that is below them. */
+static void set_from_headers(lua_State *L) {
+  static const char *const fields[][2] = {{"partition-key", "key"}, {"reply-to", "reply_to"}};
+  for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+    if (lua_getfield(L, -1, fields[i][0]) != LUA_TNIL) {
+      lua_setfield(L, -4, fields[i][1]);
+    } else {
+      lua_pop(L, 1);
+    }
+  }
 }
 
 bool weir_nats_push_message(lua_State *L, natsMsg *msg, bool jetstream, int headers) {
@@ -101,35 +136,24 @@ bool weir_nats_push_message(lua_State *L, natsMsg *msg, bool jetstream, int head
   bool stored = jetstream && parse_ack(reply, &meta);
   headers = lua_absindex(L, headers);
   lua_createtable(L, 0, jetstream ? 8 : 4);
+  push_key(L, WEIR_NATS_PAYLOAD);
   lua_pushlstring(L, natsMsg_GetData(msg), (size_t)natsMsg_GetDataLength(msg));
-  lua_setfield(L, -2, "payload");
-  lua_pushstring(L, natsMsg_GetSubject(msg));
-  lua_setfield(L, -2, "destination");
+  lua_rawset(L, -3);
+  set_string(L, WEIR_NATS_DESTINATION, natsMsg_GetSubject(msg));
+  push_key(L, WEIR_NATS_HEADERS);
   push_headers(L, msg, headers);
-  if (!lua_rawequal(L, -1, headers)) {
-    if (lua_getfield(L, -1, "partition-key") != LUA_TNIL) {
-      lua_setfield(L, -3, "key");
-    } else {
-      lua_pop(L, 1);
-    }
-    if (lua_getfield(L, -1, "reply-to") != LUA_TNIL) {
-      lua_setfield(L, -3, "reply_to");
-    } else {
-      lua_pop(L, 1);
-    }
-  }
-  lua_setfield(L, -2, "headers");
+  if (!lua_rawequal(L, -1, headers)) set_from_headers(L);
+  lua_rawset(L, -3);
   if (stored) {
-    set_integer(L, "attempts", meta.deliveries);
-    set_integer(L, "position", meta.stream);
-    set_integer(L, "consumed", meta.consumer);
+    set_integer(L, WEIR_NATS_ATTEMPTS, meta.deliveries);
+    set_integer(L, WEIR_NATS_POSITION, meta.stream);
+    set_integer(L, WEIR_NATS_CONSUMED, meta.consumer);
+    push_key(L, WEIR_NATS_TIME);
     lua_pushnumber(L, (lua_Number)meta.time / 1e9);
-    lua_setfield(L, -2, "time");
-    lua_pushstring(L, reply);
-    lua_setfield(L, -2, "token");
+    lua_rawset(L, -3);
+    set_string(L, WEIR_NATS_TOKEN, reply);
   } else if (reply != NULL && reply[0] != '\0') {
-    lua_pushstring(L, reply);
-    lua_setfield(L, -2, "reply_to");
+    set_string(L, WEIR_NATS_REPLY_TO, reply);
   }
   return stored || !jetstream;
 }
@@ -177,7 +201,7 @@ static const char *check_header(const char *name, size_t name_length, const char
 }
 
 /* Copies the headers of the table at `index`; nothing here raises. */
-static const char *set_headers(lua_State *L, int index, natsMsg *msg) {
+static const char *set_headers(lua_State *L, int index, natsMsg *msg, size_t *bytes) {
   lua_pushnil(L);
   while (lua_next(L, index) != 0) {
     const char *problem = "names and values of headers are strings";
@@ -189,6 +213,7 @@ static const char *set_headers(lua_State *L, int index, natsMsg *msg) {
       if (problem == NULL && natsMsgHeader_Set(msg, name, value) != NATS_OK) {
         problem = "out of memory";
       }
+      *bytes += name_length + length;
     }
     if (problem != NULL) {
       lua_pop(L, 2);
@@ -200,10 +225,11 @@ static const char *set_headers(lua_State *L, int index, natsMsg *msg) {
 }
 
 const char *weir_nats_make_message(lua_State *L, int index, natsMsg **msg, const char *subject,
-                                   const char *reply, const char *payload, size_t length) {
+                                   const char *reply, const char *payload, size_t length,
+                                   size_t *bytes) {
   *msg = NULL;
   if (natsMsg_Create(msg, subject, reply, payload, (int)length) != NATS_OK) return "out of memory";
-  const char *problem = lua_istable(L, index) ? set_headers(L, index, *msg) : NULL;
+  const char *problem = lua_istable(L, index) ? set_headers(L, index, *msg, bytes) : NULL;
   if (problem != NULL) {
     natsMsg_Destroy(*msg);
     *msg = NULL;

@@ -28,11 +28,30 @@ typedef struct weir_nats_bin {
 void weir_nats_bin_put(weir_nats_bin *bin, natsMsg *msg);
 void weir_nats_bin_empty(weir_nats_bin *bin);
 
+/* Names of fields, which methods have as upvalues from WEIR_NATS_KEYS on: a string that is there
+ * already is cheaper than one that is looked up by its text for each message. */
+typedef enum weir_nats_key {
+  WEIR_NATS_PAYLOAD,
+  WEIR_NATS_DESTINATION,
+  WEIR_NATS_HEADERS,
+  WEIR_NATS_ATTEMPTS,
+  WEIR_NATS_POSITION,
+  WEIR_NATS_CONSUMED,
+  WEIR_NATS_TIME,
+  WEIR_NATS_TOKEN,
+  WEIR_NATS_REPLY_TO,
+  WEIR_NATS_KEY_COUNT
+} weir_nats_key;
+#define WEIR_NATS_KEYS 2
+/* Pushes the names, for upvalues. */
+void weir_nats_push_keys(lua_State *L);
+
 /* Pushes a table with `payload`, `destination`, `headers` and what else there is: `reply_to`,
  * `key`. `jetstream`: a subject for acknowledgements in place of the reply becomes `attempts`,
  * `position`, `time` (seconds since 1970), `token` (that subject) and `consumed`, the place in the
  * consumer. `headers`: index of the table that stands for none. False: it is no message of a
- * stream, but a report to the subscription; the table has its headers, and so its `status`. */
+ * stream, but a report to the subscription; the table has its headers, and so its `status`. Only in
+ * methods, because of the upvalues. */
 bool weir_nats_push_message(lua_State *L, natsMsg *msg, bool jetstream, int headers);
 
 /* Whether a subject may be published to: no white space, control characters, empty tokens or,
@@ -40,8 +59,9 @@ bool weir_nats_push_message(lua_State *L, natsMsg *msg, bool jetstream, int head
 bool weir_nats_subject_valid(const char *subject, size_t length, bool pattern);
 
 /* Makes a message with the headers of the table at `index` (nil: none). On failure *msg is NULL and
- * the result says why, in words, naming the header. */
+ * the result says why, in words, naming the header. Adds to *bytes those of the headers. */
 const char *weir_nats_make_message(lua_State *L, int index, natsMsg **msg, const char *subject,
-                                   const char *reply, const char *payload, size_t length);
+                                   const char *reply, const char *payload, size_t length,
+                                   size_t *bytes);
 
 #endif

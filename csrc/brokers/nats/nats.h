@@ -2,7 +2,7 @@
  * weir.brokers.nats: libnats for Lua; the broker in lua/weir/broker/nats is written on it.
  *
  * One file per object: nats_link.c, nats_subscription.c; nats_options.c makes the options of a
- * link.
+ * link, nats_publish.c publishes.
  */
 #ifndef WEIR_BROKERS_NATS_NATS_H
 #define WEIR_BROKERS_NATS_NATS_H
@@ -29,7 +29,9 @@ typedef struct nats_link {
   size_t limit;     /* bytes that may wait to be written */
   size_t unchecked; /* bytes published since libnats was asked how many do */
   bool filled;      /* somebody was told that it is full */
-  natsMsg *answer;  /* that is being copied: freed later if that raises */
+  char subject[64]; /* the last that was published to: known to be valid */
+  size_t subject_length;
+  natsMsg *answer; /* that is being copied: freed later if that raises */
   weir_nats_bin bin;
 } nats_link;
 
@@ -70,13 +72,17 @@ static inline void *weir_nats_self(lua_State *L, const char *name) {
   }
   return luaL_checkudata(L, 1, name); /* raises */
 }
-/* Makes the metatable `name`, which is the first upvalue of the methods. */
+/* Makes the metatable `name`, which is the first upvalue of the methods; names of fields follow. */
 void weir_nats_new_class(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_Reg *own);
 /* The link at index 1 and its connection, which is NULL when it is not there. */
 nats_link *weir_nats_check_link(lua_State *L);
 natsConnection *weir_nats_connection(const nats_link *box);
 
 int weir_nats_subscribe(lua_State *L);
+int weir_nats_publish(lua_State *L);
+int weir_nats_publish_many(lua_State *L);
+/* Bytes of the prefix of a subject for answers. */
+#define WEIR_NATS_PREFIX 512
 /* Tells Lua of the armed subscriptions that have got something. */
 void weir_nats_wake(nats_link *box);
 /* Calls the function of the link, in protected mode: fn(kind, argument). */

@@ -5,7 +5,7 @@
  *       "changed": the report did             "ready", id: that subscription has something
  *       "drained": there is room again        "flushed", nil or a code        "answers": there are
  *   link:report() -> state, code, text, reconnects, faults, fault code, fault text
- *   link:publish(subject, payload, [reply, [headers]]) -> true | nil, code, text
+ *   link:publish(...), link:publish_many(...)     see nats_publish.c
  *   link:flush(seconds) -> whether one was begun
  *   link:server() -> max_payload, server id       nothing while it is not up
  *   link:inbox(subject, class) -> true | nil, code, text      where answers come, once; "answers"
@@ -227,54 +227,6 @@ static int link_report(lua_State *L) {
   return 7;
 }
 
-/* Whether more bytes than allowed wait to be written. */
-static bool is_full(nats_link *box, natsConnection *nc) {
-  if (box->unchecked < box->limit / 4) return false;
-  int buffered = natsConnection_Buffered(nc);
-  if (buffered > 0 && (size_t)buffered >= box->limit) {
-    box->filled = true;
-    return true;
-  }
-  box->unchecked = 0;
-  return false;
-}
-
-static int link_publish(lua_State *L) {
-  nats_link *box = weir_nats_check_link(L);
-  size_t subject_length, length;
-  const char *subject = luaL_checklstring(L, 2, &subject_length);
-  const char *payload = luaL_checklstring(L, 3, &length);
-  const char *reply = luaL_optstring(L, 4, NULL);
-  natsConnection *nc = weir_nats_connection(box);
-  if (nc == NULL) return weir_nats_fail(L, NATS_CONNECTION_CLOSED);
-  if (!weir_nats_subject_valid(subject, subject_length, false)) {
-    return weir_nats_fail(L, NATS_INVALID_SUBJECT);
-  }
-  if (length > INT32_MAX) return weir_nats_fail(L, NATS_MAX_PAYLOAD);
-  if (is_full(box, nc)) return weir_nats_fail(L, NATS_INSUFFICIENT_BUFFER);
-  natsStatus status;
-  if (lua_istable(L, 5)) {
-    natsMsg *msg;
-    const char *problem = weir_nats_make_message(L, 5, &msg, subject, reply, payload, length);
-    if (problem != NULL) {
-      lua_pushnil(L);
-      lua_pushstring(L, "unsupported");
-      lua_pushstring(L, problem);
-      return 3;
-    }
-    status = natsConnection_PublishMsg(nc, msg);
-    natsMsg_Destroy(msg);
-  } else if (reply != NULL) {
-    status = natsConnection_PublishRequest(nc, subject, reply, payload, (int)length);
-  } else {
-    status = natsConnection_Publish(nc, subject, payload, (int)length);
-  }
-  if (status != NATS_OK) return weir_nats_fail(L, status);
-  box->unchecked += length + subject_length;
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
 static int link_flush(lua_State *L) {
   nats_link *box = weir_nats_check_link(L);
   lua_Number seconds = luaL_checknumber(L, 2);
@@ -342,11 +294,17 @@ static int subject_valid(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {
-    {"report", link_report},     {"publish", link_publish},
-    {"flush", link_flush},       {"server", link_server},
-    {"buffered", link_buffered}, {"subscribe", weir_nats_subscribe},
-    {"inbox", link_inbox},       {"answer", link_answer},
-    {"close", link_close},       {NULL, NULL},
+    {"report", link_report},
+    {"publish_many", weir_nats_publish_many},
+    {"publish", weir_nats_publish},
+    {"flush", link_flush},
+    {"server", link_server},
+    {"buffered", link_buffered},
+    {"subscribe", weir_nats_subscribe},
+    {"inbox", link_inbox},
+    {"answer", link_answer},
+    {"close", link_close},
+    {NULL, NULL},
 };
 static const luaL_Reg metamethods[] = {{"__gc", link_gc}, {NULL, NULL}};
 static const luaL_Reg functions[] = {
@@ -362,7 +320,8 @@ void weir_nats_new_class(lua_State *L, const char *name, const luaL_Reg *meta,
   luaL_setfuncs(L, meta, 1);
   lua_newtable(L);
   lua_pushvalue(L, -2);
-  luaL_setfuncs(L, own, 1);
+  weir_nats_push_keys(L);
+  luaL_setfuncs(L, own, 1 + WEIR_NATS_KEY_COUNT);
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
 }
@@ -383,6 +342,12 @@ LUALIB_API int luaopen_weir_brokers_nats(lua_State *L) {
   weir_nats_open_subscription(L);
   lua_newtable(L);
   luaL_setfuncs(L, functions, 0);
+  /* A method, to be called without being looked up for each message. */
+  luaL_getmetatable(L, WEIR_NATS_LINK);
+  lua_getfield(L, -1, "__index");
+  lua_getfield(L, -1, "publish");
+  lua_setfield(L, -4, "publish");
+  lua_pop(L, 2);
   lua_pushstring(L, nats_GetVersion());
   lua_setfield(L, -2, "version");
   return 1;

@@ -4,11 +4,22 @@
  *
  *   link:subscribe(subject, group or nil, id, messages, bytes, jetstream, no_headers, class)
  *       -> subscription | nil, code, text
- *   subscription:pop() -> message | nil | nil, report     see message.h; `class` is its metatable;
- * the report "no_responders": a request of this subscription went nowhere subscription:arm() ->
- * whether there are messages; if not, the link's function is called for it, once
- * subscription:stats() -> queued messages, queued bytes, dropped subscription:close()
+ *   subscription:pop() -> message | nil | nil, report
+ *       see message.h; `class` is its metatable. The report "no_responders": a request of this
+ *       subscription went nowhere
+ *   subscription:pop_many(list, count, max) -> count
+ *       appends messages to a list of `count` until it has `max`; reports are thrown away
+ *   subscription:receipt() -> number, stream, sequence | number, nil, message | false | nothing
+ *       the next answer of a stream to what was published with link:publish_many(), and its number;
+ *       what is no plain receipt comes as a message. False: some message went nowhere, and libnats
+ *       does not say which
+ *   subscription:arm() -> whether there are messages
+ *       if not, the link's function is called for it, once
+ *   subscription:stats() -> queued messages, queued bytes, dropped
+ *   subscription:close()
  */
+#include <string.h>
+
 #include "brokers/nats/message.h"
 #include "brokers/nats/nats.h"
 
@@ -78,8 +89,9 @@ static natsMsg *take(nats_subscription *self, bool *nobody) {
   return msg;
 }
 
-static int subscription_pop(lua_State *L) {
-  nats_subscription *self = check(L);
+/* Pushes the next message; 0: there is none; 1: a message; 2: nil and a report. The table of no
+ * headers is at `headers`. */
+static int push_next(lua_State *L, nats_subscription *self, int headers) {
   if (self->current != NULL) natsMsg_Destroy(self->current);
   bool nobody;
   self->current = take(self, &nobody);
@@ -92,9 +104,7 @@ static int subscription_pop(lua_State *L) {
     weir_nats_bin_empty(&self->bin);
     return 0;
   }
-  lua_settop(L, 1);
-  lua_getiuservalue(L, 1, NATS_SUB_HEADERS);
-  bool message = weir_nats_push_message(L, self->current, self->jetstream, 2);
+  bool message = weir_nats_push_message(L, self->current, self->jetstream, headers);
   weir_nats_bin_put(&self->bin, self->current);
   self->current = NULL;
   lua_getiuservalue(L, 1, NATS_SUB_CLASS);
@@ -103,6 +113,99 @@ static int subscription_pop(lua_State *L) {
   lua_pushnil(L);
   lua_insert(L, -2);
   return 2;
+}
+
+static int subscription_pop(lua_State *L) {
+  nats_subscription *self = check(L);
+  lua_settop(L, 1);
+  lua_getiuservalue(L, 1, NATS_SUB_HEADERS);
+  return push_next(L, self, 2);
+}
+
+static int subscription_pop_many(lua_State *L) {
+  nats_subscription *self = check(L);
+  luaL_checktype(L, 2, LUA_TTABLE);
+  lua_Integer count = luaL_checkinteger(L, 3), max = luaL_checkinteger(L, 4);
+  lua_settop(L, 2);
+  lua_getiuservalue(L, 1, NATS_SUB_HEADERS);
+  while (count < max) {
+    int pushed = push_next(L, self, 3);
+    if (pushed == 0) break;
+    if (pushed == 1) lua_rawseti(L, 2, ++count);
+    lua_settop(L, 3); /* reports are not for this */
+  }
+  lua_pushinteger(L, count);
+  return 1;
+}
+
+/* The number at the end of the subject of an answer; 0: it has none. */
+static lua_Integer answer_number(natsMsg *msg) {
+  const char *subject = natsMsg_GetSubject(msg);
+  const char *dot = subject != NULL ? strrchr(subject, '.') : NULL;
+  lua_Integer number = 0;
+  for (const char *at = dot != NULL ? dot + 1 : ""; *at >= '0' && *at <= '9'; at++) {
+    if (number > LUA_MAXINTEGER / 10 - 1) return 0;
+    number = number * 10 + (*at - '0');
+  }
+  return number;
+}
+
+static bool skip(const char **at, const char *end, const char *text) {
+  size_t length = strlen(text);
+  if ((size_t)(end - *at) < length || memcmp(*at, text, length) != 0) return false;
+  *at += length;
+  return true;
+}
+
+/* Pushes stream and sequence of what a server writes nearly always: {"stream":"NAME","seq":1} with
+ * at most one space. False for anything else, and nothing is pushed. */
+static bool push_receipt(lua_State *L, natsMsg *msg) {
+  const char *at = natsMsg_GetData(msg);
+  if (at == NULL) return false;
+  const char *end = at + natsMsg_GetDataLength(msg);
+  if (!skip(&at, end, "{\"stream\":\"")) return false;
+  const char *name = at;
+  while (at < end && *at != '"' && *at != '\\')
+    at++;
+  size_t length = (size_t)(at - name);
+  if (!skip(&at, end, "\",")) return false;
+  (void)skip(&at, end, " ");
+  if (!skip(&at, end, "\"seq\":")) return false;
+  lua_Integer sequence = 0;
+  const char *digits = at;
+  for (; at < end && *at >= '0' && *at <= '9' && at - digits < 18; at++)
+    sequence = sequence * 10 + (*at - '0');
+  if (at == digits || end - at != 1 || *at != '}') return false;
+  lua_pushlstring(L, name, length);
+  lua_pushinteger(L, sequence);
+  return true;
+}
+
+static int subscription_receipt(lua_State *L) {
+  nats_subscription *self = check(L);
+  lua_settop(L, 1);
+  if (self->current != NULL) natsMsg_Destroy(self->current);
+  bool nobody;
+  self->current = take(self, &nobody);
+  if (nobody) {
+    lua_pushboolean(L, 0);
+    return 1;
+  }
+  if (self->current == NULL) {
+    weir_nats_bin_empty(&self->bin);
+    return 0;
+  }
+  lua_pushinteger(L, answer_number(self->current));
+  int results = 3;
+  if (!push_receipt(L, self->current)) {
+    lua_pushnil(L);
+    lua_getiuservalue(L, 1, NATS_SUB_HEADERS);
+    (void)weir_nats_push_message(L, self->current, false, -1);
+    lua_remove(L, -2);
+  }
+  weir_nats_bin_put(&self->bin, self->current);
+  self->current = NULL;
+  return results;
 }
 
 static bool has_messages(nats_subscription *self) {
@@ -159,6 +262,8 @@ static int subscription_close(lua_State *L) {
 
 static const luaL_Reg methods[] = {
     {"pop", subscription_pop},
+    {"pop_many", subscription_pop_many},
+    {"receipt", subscription_receipt},
     {"arm", subscription_arm},
     {"stats", subscription_stats},
     {"close", subscription_close},

@@ -7,6 +7,7 @@
 local errors = require("weir.broker.nats.errors")
 local hex = require("weir.hex")
 local new_state = require("weir.broker.state")
+local receipts = require("weir.broker.nats.receipts")
 local runtime = require("weir.runtime")
 local waitlist = require("weir.runtime.waitlist")
 
@@ -34,11 +35,12 @@ M.no_headers = setmetatable({}, {
 
 --- Makes one, not connected.
 function M.new(settings)
-  return setmetatable({
+  local self = setmetatable({
     settings = settings,
     state = new_state(),
     link = nil,
     up = false,
+    ready = nil, -- the link while it is up
     ended = nil, -- the error when the connection is gone for good
     changed = waitlist.new(),
     room = waitlist.new(),
@@ -50,6 +52,8 @@ function M.new(settings)
     tokens = 0,
     reconnects = 0,
   }, Connection)
+  self.receipts = receipts.new(self)
+  return self
 end
 
 -- --- the state ----------------------------------------------------------------------------------
@@ -76,7 +80,7 @@ local function fail_requests(self, err)
 end
 
 local function finish(self, err)
-  self.ended, self.up = err, false
+  self.ended, self.up, self.ready = err, false, nil
   fail_requests(self, err)
   for _, subscription in pairs(self.subscriptions) do
     subscription:connection_ended(err)
@@ -116,7 +120,7 @@ local function on_changed(self)
   end
   if name == "up" and not self.up then
     local again = reconnects ~= self.reconnects
-    self.up, self.reconnects = true, reconnects
+    self.up, self.ready, self.reconnects = true, self.link, reconnects
     show_state(self)
     if again then
       for _, subscription in pairs(self.subscriptions) do
@@ -124,10 +128,12 @@ local function on_changed(self)
       end
     end
   elseif name == "down" and not self.ended then
-    self.up = false
+    self.up, self.ready = false, nil
     self.reason = errors.new("disconnected", code ~= "disconnected" and text or nil)
     show_state(self)
-    fail_requests(self, errors.new(self.closing and "closed" or "disconnected"))
+    local err = errors.new(self.closing and "closed" or "disconnected")
+    fail_requests(self, err)
+    self.receipts:disconnected(err)
     self.room:wake_all()
   elseif name == "closed" and not self.ended then
     local err = errors.new(self.closing and "closed" or code or "disconnected", not self.closing and text or nil)

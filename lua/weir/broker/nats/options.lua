@@ -165,6 +165,14 @@ local function native(opts, settings)
   }
 end
 
+-- Checks what becomes the beginning of subjects.
+local function subject_part(option, value, pattern)
+  if value and (#value > 255 or not value:find(pattern) or ("." .. value .. "."):find("..", 1, true)) then
+    fail(("option '%s': %q must be part of a subject: no white space, no wildcards"):format(option, value))
+  end
+  return value
+end
+
 --- Reads the options of a broker; raises for what is wrong.
 -- @treturn table settings, with `native` for the C module
 function M.read(opts)
@@ -192,7 +200,8 @@ function M.read(opts)
   if settings.confirm == nil then
     settings.confirm = settings.jetstream ~= nil
   end
-  settings.inbox_prefix = opts.inbox_prefix or "_INBOX"
+  settings.inbox_prefix = subject_part("inbox_prefix", opts.inbox_prefix, "^[^%s%c%*>]+$") or "_INBOX"
+  subject_part("domain", opts.domain, "^[^%s%c%*>%.]+$")
   settings.api = opts.domain and ("$JS.%s.API."):format(opts.domain) or "$JS.API."
   settings.native = native(opts, settings)
   return settings

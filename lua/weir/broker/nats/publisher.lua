@@ -4,11 +4,13 @@
 -- the inbox of a request, it is on its way when publishing returns, and nobody may have asked for it.
 -- @module weir.broker.nats.publisher
 
+local connections = require("weir.broker.nats.connection")
 local contract = require("weir.broker.contract")
 local errors = require("weir.broker.nats.errors")
 local jetstream = require("weir.broker.nats.jetstream")
+local publish_batch = require("weir.broker.nats.batch")
+local receipts = require("weir.broker.nats.receipts")
 local runtime = require("weir.runtime")
-local waitlist = require("weir.runtime.waitlist")
 local weir_errors = require("weir.errors")
 
 local M = {}
@@ -17,7 +19,10 @@ local M = {}
 local RECEIPT = '^{"stream":"[^"]*",%s*"seq":%d'
 M.NO_REQUESTS = "requests to subjects that a stream takes: it stores them and answers with a receipt"
 
-local tick = runtime.tick
+local pause_if_spent, native_publish = runtime.pause_if_spent, connections.native.publish
+
+-- Messages that are counted as operations at a time, and those that are not yet.
+local COUNTED, uncounted = 16, 0
 
 local Publisher = { __name = "weir.nats.publisher" }
 Publisher.__index = Publisher
@@ -43,9 +48,6 @@ local message_options = {
   reply_to = "string",
   key = "string",
 }
-
--- Confirmations that one batch waits for at a time.
-local IN_FLIGHT = 4096
 
 --- Makes one; `broker:publisher` does.
 function M.new(broker, opts)
@@ -156,23 +158,39 @@ local function receipt(message, err, destination)
   }
 end
 
+-- What the answer to one message says: its receipt; or nil and an error.
+local function read(stream, sequence, message, err, destination)
+  if stream then
+    return { stream = stream, sequence = sequence, duplicate = false }
+  elseif err and err.code == "no_stream" then
+    err = errors.new("no_stream", nil, { destination = destination })
+  end
+  return receipt(message, err, destination)
+end
+
+-- Who waits for one.
+local Single = {}
+Single.__index = Single
+
+function Single:receipt(_, stream, sequence, message, err)
+  self.stream, self.sequence, self.message, self.err = stream, sequence, message, err
+  self.waiter:wake(true)
+end
+
 local function confirmed(self, destination, payload, headers, timeout)
   local waiter = runtime.waiter()
-  local connection = self.connection
-  local token, err = connection:ask(destination, payload, headers, function(message, why)
-    waiter:wake(message, why)
-  end)
-  if not token then
-    return nil, err
+  local target = setmetatable({ waiter = waiter }, Single)
+  local inbox, number = self.connection.receipts:publish(destination, payload, headers, target)
+  if not inbox then
+    return nil, number
   end
-  local message
-  message, err = waiter:wait(runtime.now() + timeout)
-  if not message then
-    connection:forget(token)
+  local answered, err = waiter:wait(runtime.now() + timeout)
+  if not answered then
+    receipts.forget(inbox, number)
     return nil, err.code == "timeout" and errors.new("timeout", nil, { destination = destination }) or err
   end
   local got
-  got, err = receipt(message, nil, destination)
+  got, err = read(target.stream, target.sequence, target.message, target.err, destination)
   if not got then
     return nil, err
   end
@@ -188,12 +206,18 @@ end
 --   `expect_last_message_id` ("conflict" if it is otherwise), each of which implies `confirm`
 -- @return true, and with `confirm` the receipt: `stream`, `sequence`, `duplicate`; or nil and an error
 function Publisher:publish(destination, payload, headers, options)
-  local busy = tick()
-  if busy then
-    return nil, busy
-  elseif self.plain and not headers and not options then
+  uncounted = uncounted + 1
+  if uncounted == COUNTED then
+    uncounted = 0
+    local busy = pause_if_spent(COUNTED)
+    if busy then
+      return nil, busy
+    end
+  end
+  if not headers and not options and self.plain then
     local connection = self.connection
-    if connection.up and connection.link:publish(destination, payload) then
+    local link = connection.ready
+    if link and native_publish(link, destination, payload) then
       return true
     end
     return connection:publish_slowly(destination, payload)
@@ -212,88 +236,13 @@ function Publisher:publish(destination, payload, headers, options)
   return self.connection:publish(destination, payload, options and options.reply_to or self.reply_to, headers)
 end
 
--- One item of a batch, of which the confirmation comes later.
-local function begin_item(self, batch, index, item)
-  local destination, payload, options = item[1], item[2], item[4]
-  local headers, confirm, err = nil, self.confirm, nil
-  if options or item[3] or self.stream then
-    headers, confirm, err = prepare(self, item[3], options)
-  end
-  if err then
-    batch.results[index] = err
-    return
-  elseif not confirm or is_inbox(self, destination) then
-    local reply = options and options.reply_to or self.reply_to
-    local done
-    done, err = self.connection:publish(destination, payload, reply, headers)
-    batch.results[index] = done or err
-    return
-  end
-  local token
-  token, err = self.connection:ask(destination, payload, headers, function(message, why)
-    local got, problem = receipt(message, why, destination)
-    batch.results[index] = got and true or problem
-    batch.receipts[index] = got
-    batch.tokens[index] = nil
-    batch.open = batch.open - 1
-    if batch.open <= batch.enough then
-      batch.list:wake_all()
-    end
-  end)
-  if token then
-    batch.tokens[index] = token
-    batch.open = batch.open + 1
-  else
-    batch.results[index] = err
-  end
-end
-
-M.prepare, M.is_inbox = prepare, is_inbox
-
--- Waits until at most `most` confirmations are missing; an error when that takes too long.
-local function await(batch, most, timeout)
-  local deadline = runtime.now() + timeout
-  batch.enough = most
-  while batch.open > most do
-    local waiter = runtime.own_waiter()
-    batch.list:add(waiter)
-    local _, err = waiter:wait(deadline)
-    batch.list:remove(waiter)
-    if err then
-      return err
-    end
-  end
-end
+M.prepare, M.is_inbox, M.read = prepare, is_inbox, read
 
 --- Publishes messages; those that are to be confirmed are on their way together.
 -- @tparam table items list of `{ destination, payload, headers, options }`
 -- @return true, or nil and the first error; then a list of true or an error for each, and the list of receipts
 function Publisher:publish_batch(items)
-  local batch = { results = {}, receipts = {}, tokens = {}, open = 0, enough = 0, list = waitlist.new() }
-  local late = nil
-  for index, item in ipairs(items) do
-    late = runtime.tick() or (batch.open >= IN_FLIGHT and await(batch, IN_FLIGHT / 2, self.timeout)) or nil
-    if late then
-      break
-    end
-    begin_item(self, batch, index, item)
-  end
-  late = late or await(batch, 0, self.timeout)
-  for index, token in pairs(batch.tokens) do
-    self.connection:forget(token)
-    batch.results[index] = late.code == "timeout" and errors.new("timeout") or late
-  end
-  local first
-  for index = 1, #items do
-    batch.results[index] = batch.results[index] or late
-    if batch.results[index] ~= true and not first then
-      first = batch.results[index]
-    end
-  end
-  if first then
-    return nil, first, batch.results, batch.receipts
-  end
-  return true, nil, batch.results, batch.receipts
+  return publish_batch(self, items, M)
 end
 
 --- Publishes a request and waits for one answer.

@@ -155,19 +155,27 @@ function Base:next_batch(max, linger, timeout)
     self.wanted = nil
     return nil, err
   end
-  local list, count = { first }, 1
+  local list = { first }
   local deadline = runtime.now() + (linger or LINGER)
-  while count < max do
-    local message = self:take()
-    if message then
-      count = count + 1
-      list[count] = message
-    elseif self.ended or await(self, deadline) then
-      break
-    end
+  local count = self:take_many(list, 1, max)
+  while count < max and not self.ended and not await(self, deadline) do
+    count = self:take_many(list, count, max)
   end
   self.wanted = nil
   return list
+end
+
+--- Appends what is there to a list of `count`, until it has `max`; returns how many it has then.
+function Base:take_many(list, count, max)
+  while count < max do
+    local message = self:take()
+    if not message then
+      break
+    end
+    count = count + 1
+    list[count] = message
+  end
+  return count
 end
 
 --- No more messages: who waits in `next` gets "stopped".
@@ -235,6 +243,13 @@ function Core:take()
     self.behind = false
     self.connection:caught_up(self)
   end
+end
+
+-- Nothing is to be noted of each message, so one call of C takes all.
+function Core:take_many(list, count, max)
+  local all = self.native:pop_many(list, count, max)
+  self.taken = self.taken + all - count
+  return all
 end
 
 -- Whether messages were dropped since the last time.

@@ -91,6 +91,16 @@ describe("the NATS broker, core subjects", function()
     fails("invalid", nats.subject("a.>.b"))
   end)
 
+  it("refuses places for the answer that are none", function()
+    local subscription = assert(broker:subscribe("s"))
+    for _, subject in ipairs({ "a b", "x 1\r\nPUB s 1\r\nx\r\nPUB s", "a.*" }) do
+      fails("invalid", publisher:publish("s", "x", nil, { reply_to = subject }))
+      fails("invalid", publisher:publish("s", "x", { a = "b" }, { reply_to = subject }))
+    end
+    assert(publisher:publish("s", "last"))
+    assert.equal("last", assert(subscription:next(5)).payload)
+  end)
+
   it("refuses a message that is larger than the server takes", function()
     fails("too_large", publisher:publish("s", ("x"):rep(1024 * 1024 + 1)))
     assert(publisher:publish("s", "fits"))
@@ -182,6 +192,47 @@ describe("the NATS broker, core subjects", function()
     for i = 1, 1000 do
       assert.equal(tostring(i), assert(subscription:next(5)).payload)
     end
+  end)
+
+  it("publishes a batch in order, with a result for each", function()
+    local subscription = assert(broker:subscribe("b.*"))
+    local items = {}
+    for i = 1, 1000 do
+      items[i] = { "b." .. i % 3, tostring(i), i % 100 == 0 and { n = tostring(i) } or nil }
+    end
+    items[500] = { "b c", "x" }
+    local done, err, results = publisher:publish_batch(items)
+    assert.is_nil(done)
+    assert.equal("invalid", err.code)
+    for i = 1, 1000 do
+      if i == 500 then
+        assert.equal("invalid", results[i].code)
+      else
+        assert.is_true(results[i])
+        local message = assert(subscription:next(5))
+        assert.equal(tostring(i), message.payload)
+        assert.equal("b." .. i % 3, message.destination)
+        assert.equal(i % 100 == 0 and tostring(i) or nil, message.headers.n)
+      end
+    end
+  end)
+
+  it("returns what is there as a batch", function()
+    local subscription = assert(broker:subscribe("s"))
+    for i = 1, 10 do
+      assert(publisher:publish("s", tostring(i)))
+    end
+    local got = {}
+    while #got < 10 do
+      local list = assert(subscription:next_batch(4, 0.05, 5))
+      assert.is_true(#list <= 4)
+      for _, message in ipairs(list) do
+        got[#got + 1] = message.payload
+      end
+    end
+    assert.same({ "1", "2", "3", "4", "5", "6", "7", "8", "9", "10" }, got)
+    assert.equal(10, subscription:stats().taken)
+    fails("timeout", subscription:next_batch(4, 0, 0.01))
   end)
 
   it("wakes one of several that wait for each message", function()

@@ -1,3 +1,4 @@
+local eventually = require("spec.lua.support").eventually
 local fails = require("spec.lua.support").fails
 local servers = require("spec.lua.nats_server")
 local runtime = require("weir.runtime")
@@ -90,6 +91,121 @@ describe("the NATS broker, JetStream", function()
     assert.equal("no_stream", results[2].code)
     assert.equal("unsupported", results[3].code)
     assert.equal("conflict", results[4].code)
+  end)
+
+  describe("where confirmations take their time", function()
+    -- A service that stands for a stream, and answers when it is told to.
+    local slow, held
+
+    before_each(function()
+      slow, held = support.name("slow"), {}
+      local subscription = assert(broker:subscribe(assert(nats.subject(slow))))
+      tasks.spawn(function()
+        local message = subscription:next()
+        while message do
+          held[#held + 1] = message
+          message = subscription:next()
+        end
+      end)
+    end)
+
+    local function confirm(message, sequence)
+      local answer = ('{"stream":"X","seq":%d}'):format(sequence)
+      assert(broker:publisher({ confirm = false }):publish(message.reply_to, answer))
+    end
+
+    local function publishing(payload, timeout)
+      return tasks.spawn(function()
+        local done, err = publisher:publish(slow, payload, nil, { timeout = timeout })
+        return done and err.sequence or err.code
+      end)
+    end
+
+    it("says at once that another destination has no stream", function()
+      local task = publishing("a", 30)
+      eventually(function()
+        return #held == 1
+      end)
+      local begin = runtime.now()
+      fails("no_stream", publisher:publish("nowhere", "x"))
+      fails("no_stream", publisher:publish("nowhere", "x"))
+      assert.is_true(runtime.now() - begin < 10)
+      confirm(held[1], 7)
+      assert.equal(7, task:join(5))
+    end)
+
+    it("gives each of many its own, in whatever order they come", function()
+      local tasks_of = {}
+      for i = 1, 50 do
+        tasks_of[i] = publishing(tostring(i), 30)
+      end
+      eventually(function()
+        return #held == 50
+      end)
+      for i = 50, 1, -1 do
+        confirm(held[i], tonumber(held[i].payload))
+      end
+      for i = 1, 50 do
+        assert.equal(i, tasks_of[i]:join(5))
+      end
+    end)
+
+    it("lets a late one find nobody", function()
+      assert.equal("timeout", publishing("a", 0.05):join(5))
+      local task = publishing("b", 30)
+      eventually(function()
+        return #held == 2
+      end)
+      confirm(held[1], 1)
+      confirm(held[2], 2)
+      assert.equal(2, task:join(5))
+    end)
+
+    it("gives up those of a batch that are missing, and keeps the others", function()
+      local batch = tasks.spawn(function()
+        local items = { { slow, "a" }, { subject, "b" }, { slow, "c" }, { "nowhere", "d" } }
+        return { broker:publisher({ confirm = true, timeout = 0.3 }):publish_batch(items) }
+      end)
+      eventually(function()
+        return #held == 2
+      end)
+      confirm(held[2], 9)
+      local got = batch:join(5)
+      local results, receipts = got[3], got[4]
+      assert.equal("timeout", got[2].code)
+      assert.same({ "timeout", true, true, "no_stream" },
+        { results[1].code, results[2], results[3], results[4].code })
+      assert.same({ 1, 9 }, { receipts[2].sequence, receipts[3].sequence })
+    end)
+
+    it("has no subscription of those that nobody waits for", function()
+      local function open()
+        local count = 0
+        for _ in pairs(broker.connection.receipts.open) do
+          count = count + 1
+        end
+        return count
+      end
+      for _ = 1, 20 do
+        assert.equal("timeout", publishing("a", 0.01):join(5))
+        fails("no_stream", publisher:publish("nowhere", "x"))
+      end
+      assert.equal(0, open())
+      for i = 1, 100 do
+        fails("no_stream", publisher:publish("nowhere." .. i, "x"))
+        assert(publisher:publish(subject .. "." .. i, "x"))
+      end
+      assert.is_true(open() <= 33)
+    end)
+
+    it("fails them when the broker is shut down", function()
+      local task = publishing("a", 30)
+      eventually(function()
+        return #held == 1
+      end)
+      broker:shutdown(2)
+      assert.equal("closed", task:join(5))
+    end)
   end)
 
   it("delivers with position, attempts and time, until acknowledged", function()

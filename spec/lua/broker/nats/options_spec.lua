@@ -41,6 +41,10 @@ describe("nats.new", function()
     raises("connect_timeout", { connect_timeout = -1 })
     raises("max_reconnect", { max_reconnect = 1.5 })
     raises("buffer.messages", { buffer = { messages = 0 } })
+    for _, prefix in ipairs({ "", "a b", "a\r\nPUB b", "a.*", "a.", ".a", "a..b", ("x"):rep(256) }) do
+      raises("'inbox_prefix'", { inbox_prefix = prefix })
+    end
+    raises("'domain'", { domain = "a.b" })
   end)
 
   it("describes its servers without credentials", function()

@@ -114,8 +114,14 @@ describe("the NATS broker in outages", function()
       return select(2, publisher:request("svc", "x", nil, 30)).code
     end)
     assert(responder:next(5))
+    local confirmed = tasks.spawn(function()
+      return { broker:publisher({ confirm = true, timeout = 30 }):publish_batch({ { "svc", "a" }, { "svc", "b" } }) }
+    end)
+    assert(responder:next(5))
     server:kill()
     assert.equal("disconnected", request:join(5))
+    local results = confirmed:join(5)[3]
+    assert.same({ "disconnected", "disconnected" }, { results[1].code, results[2].code })
     support.until_state(broker, "degraded")
     local flush = tasks.spawn(function()
       return publisher:flush(20)
