@@ -90,9 +90,17 @@ function M.resolve(self, entry)
   return list
 end
 
-local function close_one(open, deadline)
+local function disorder(self, open, err)
+  local fields = { subscription = open.registration.id, error = tostring(err) }
+  self.log:error("the subscription did not close in order", fields)
+end
+
+local function close_one(self, open, deadline)
   local left = open.consumer:drain(left_until(deadline)) or 0
-  open.consumer:close(left_until(deadline))
+  local ok, err = open.consumer:close(left_until(deadline))
+  if not ok then
+    disorder(self, open, err)
+  end
   return left
 end
 
@@ -117,15 +125,14 @@ function M.close(self, list, timeout)
   self.consumers = kept
   local jobs, left = {}, 0
   for i, open in ipairs(list) do
-    jobs[i] = tasks.spawn(close_one, open, deadline)
+    jobs[i] = tasks.spawn(close_one, self, open, deadline)
   end
   for i, job in ipairs(jobs) do
     local ok, count = pcall(job.join, job)
     if ok then
       left = left + (count or 0)
     else
-      local fields = { subscription = list[i].registration.id, error = tostring(count) }
-      self.log:error("the subscription did not close in order", fields)
+      disorder(self, list[i], count)
     end
   end
   return left

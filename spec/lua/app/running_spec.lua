@@ -252,6 +252,24 @@ describe("an application that is started", function()
     assert.same({}, app.running.consumers)
   end)
 
+  it("says which subscription could not be closed in order", function()
+    local app, broker, lines = support.app()
+    local subscribe = broker.subscribe
+    function broker.subscribe(...)
+      local subscription = assert(subscribe(...))
+      local close = subscription.close
+      function subscription.close(...)
+        close(...)
+        return nil, errors.new("io", "the position cannot be saved")
+      end
+      return subscription
+    end
+    app:subscriber("a", { name = "ledger" }, function() end)
+    assert(support.start(app):stop())
+    local text = table.concat(lines, "\n")
+    assert.matches("did not close in order[^\n]*the position cannot be saved[^\n]*subscription=ledger", text)
+  end)
+
   it("is undone when the task that starts it is cancelled", function()
     local app = support.app()
     app:on("startup", function()
