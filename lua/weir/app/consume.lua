@@ -185,7 +185,7 @@ end
 
 --- Waits until what was pulled is done. What is held for later does not count.
 -- @tparam[opt] number timeout in seconds
--- @treturn number of messages that are left
+-- @treturn number of messages and of functions of `ctx:after_ack` that are left
 function Running:drain(timeout)
   local deadline = runtime.deadline(timeout, 2)
   local pipeline = self.pipeline
@@ -195,7 +195,7 @@ function Running:drain(timeout)
       break
     end
   end
-  return pipeline:left()
+  return pipeline:left() > 0 and math.max(1, pipeline:in_flight() + pipeline.background) or 0
 end
 
 -- Cancels all tasks and gives them a moment to end.
@@ -273,7 +273,7 @@ function Running:stats()
   local pipeline, counts = self.pipeline, self.pipeline.counts
   counts.gather()
   local stats = {
-    in_flight = pipeline:left(),
+    in_flight = pipeline:in_flight(),
     held = pipeline.held.count,
     state = pipeline.stopped_by and "failed" or self.stopped and "stopped" or pipeline.failure and "degraded" or "up",
     error = pipeline.stopped_by or pipeline.failure,

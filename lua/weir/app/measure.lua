@@ -5,6 +5,8 @@
 -- @module weir.app.measure
 
 local metrics = require("weir.metrics")
+local runtime = require("weir.runtime")
+local tasks = require("weir.task")
 
 local measure = {}
 
@@ -29,6 +31,9 @@ Counts.__index = Counts
 
 measure.SHORT = SHORT
 
+-- Seconds after which a server is asked again how far behind a subscription is, and for which it may take to answer.
+local ASK_AGAIN, PATIENCE = 1, 5
+
 --- Notes a duration of the handler.
 function Counts:took(seconds)
   if seconds <= SHORT then
@@ -49,6 +54,39 @@ function Counts:sized(size, n)
   self.size, self.same = size, n
 end
 
+-- Where only the server knows how far behind the subscription is, it is asked when the metrics are read; they tell what
+-- it said last.
+local function ask_for_lag(self)
+  local now = runtime.now()
+  if self.asking or self.asked and now - self.asked < ASK_AGAIN then
+    return
+  end
+  self.asking, self.asked = true, now
+  tasks.spawn(function()
+    local ok, lag = pcall(self.subscription.lag, self.subscription, PATIENCE)
+    self.asking = false
+    if ok and lag then
+      self.lag_gauge:set((lag.pending or 0) + (lag.unsettled or 0))
+    end
+  end)
+end
+
+local function flush_queue(self)
+  local subscription = self.subscription
+  local stats = subscription.stats and subscription:stats()
+  if not stats then
+    return
+  end
+  if stats.queued then
+    self.depth_gauge:set(stats.queued)
+  end
+  if not subscription.lag then
+    -- `held`: all that the queue of the memory broker has not got rid of, whoever of the group has taken it.
+    self.lag_gauge:set(stats.held or (stats.queued or 0) + (stats.delayed or 0) + (stats.unsettled or 0))
+  elseif self.unhook then
+    ask_for_lag(self)
+  end
+end
 
 -- Gives the registry what has come since the last time.
 local function flush(self)
@@ -66,23 +104,16 @@ local function flush(self)
     self.sizes:observe(self.size, self.same)
     self.same = 0
   end
-  local stats = self.queue_stats()
-  local depth = stats and (stats.depth or stats.queued)
-  if depth then
-    self.depth_gauge:set(depth)
-  end
-  if stats and stats.lag then
-    self.lag_gauge:set(stats.lag)
-  end
+  flush_queue(self)
 end
 
 --- Makes the counts of a subscription.
 -- @tparam ?table registry of `weir.metrics`; without one they are only counted
 -- @tparam {string,...} labels application, broker, handler, destination
 -- @tparam function in_flight returns how many messages are being handled
--- @tparam function queue_stats returns the subscription's `stats()`
+-- @param subscription of the broker: has `stats()`, and perhaps `lag(timeout)`
 -- @treturn table with a field for each counter and outcome
-function measure.new(registry, labels, in_flight, queue_stats)
+function measure.new(registry, labels, in_flight, subscription)
   local self = setmetatable({
     on = registry ~= nil,
     gather = function() end, -- adds what was counted elsewhere; to be called before this is read
@@ -93,7 +124,7 @@ function measure.new(registry, labels, in_flight, queue_stats)
     series = {},
     given = {},
     in_flight = in_flight,
-    queue_stats = queue_stats,
+    subscription = subscription,
   }, Counts)
   for name in pairs(counters) do
     self[name] = 0
@@ -114,9 +145,9 @@ function measure.new(registry, labels, in_flight, queue_stats)
   end
   self.in_flight_gauge = registry:gauge("weir_messages_in_flight", "Messages being handled", LABELS)
     :with(app, broker, handler, destination)
-  self.depth_gauge = registry:gauge("weir_queue_depth", "Messages that wait for a subscription", LABELS)
+  self.depth_gauge = registry:gauge("weir_queue_depth", "Messages that wait to be taken", LABELS)
     :with(app, broker, handler, destination)
-  self.lag_gauge = registry:gauge("weir_consumer_lag", "Messages between a subscription and the newest", LABELS)
+  self.lag_gauge = registry:gauge("weir_consumer_lag", "Messages that a subscription has yet to settle", LABELS)
     :with(app, broker, handler, destination)
   self.durations = registry:histogram("weir_process_duration_seconds", "Time from a message to its settlement", LABELS)
     :with(app, broker, handler, destination)

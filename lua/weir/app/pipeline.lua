@@ -61,10 +61,8 @@ local function new(registration, env, subscription)
     tostring(registration.descriptor.name),
   }
   self.counts = measure.new(env.metrics, labels, function()
-    return self.busy
-  end, function()
-    return subscription.stats and subscription:stats()
-  end)
+    return self:in_flight()
+  end, subscription)
   self.entries = {}
   for i, handler in ipairs(registration.handlers) do
     self.entries[i] = handle.prepare(self, handler)
@@ -124,6 +122,18 @@ end
 --- How many messages are not done: handled now, queued for a worker, left to their handlers.
 function Pipeline:left()
   return self.busy + self.background + self.unsettled_count + (self.lanes and self.lanes.queued or 0)
+end
+
+--- How many messages are taken and not done; those that are held for later are not among them.
+function Pipeline:in_flight()
+  local count = self.lanes and self.lanes.queued or self.busy
+  if self.registration.batch then
+    count = 0
+    for _, messages in pairs(self.live) do
+      count = count + #messages
+    end
+  end
+  return count + self.unsettled_count
 end
 
 --- Runs a function beside everything else; the end of the application waits for it.

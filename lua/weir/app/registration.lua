@@ -5,8 +5,8 @@
 -- `descriptor`, `spec` (what the descriptor was made from), `workers` (`{ count, by }`), `batch` (`{ max, linger }` or
 -- nil), `source` ("file:line") and `handlers`, a list in which the one without a filter is the last. A handler has
 -- `id`, `fn`, `filter` (`function(ctx, value)` or nil), `codec`, `schema`, `timeout`, `reply` (true or a destination),
--- `outputs` (names to destinations), `manual` (it settles itself), `transactional`, `middleware`, `publish_middleware`, `policy` and
--- `source`. A destination is a name, or `{ to, broker, codec }`.
+-- `outputs` (names to destinations), `manual` (it settles itself), `transactional`, `middleware`, `publish_middleware`,
+-- `policy` and `source`. A destination is a name, or `{ to, broker, codec }`.
 -- @module weir.app.registration
 
 local inherit = require("weir.app.inherit")

@@ -50,7 +50,9 @@
 -- - `subscription:close([timeout])`: stops; what was not settled goes back where the broker has that.
 -- - `subscription:address()`: where a copy is published so that this subscription gets it; nil where there is no
 --   such place (patterns).
--- - `subscription:seek(position)` (capability `seek`), `subscription:stats()`: `{ queued, unsettled, ... }`.
+-- - `subscription:seek(position)` (capability `seek`), `subscription:stats()`: `{ queued, unsettled, delayed, ... }`:
+--   what waits here to be taken, what was taken and not settled, what comes back later.
+-- - `subscription:lag([timeout])`, where only a server knows what is still to come: `{ pending, unsettled }`.
 --
 -- **Message**
 --

@@ -225,7 +225,7 @@ describe("a batch", function()
       end)
       send(t, 1, 2)
       t:until_true(function()
-        return running:stats().in_flight == 1
+        return running:stats().in_flight == 2
       end)
       t.settle()
       t:advance(10)
@@ -303,7 +303,7 @@ describe("a batch", function()
       end)
       send(t, 1, 2)
       t:until_true(function()
-        return running:stats().in_flight == 1
+        return running:stats().in_flight == 2
       end)
       running:close(0)
       assert.equal(0, running:stats().ack)
