@@ -8,8 +8,9 @@ local place = require("spec.lua.app.faults.place")
 local weir = require("weir")
 
 local SEED, FIRST, CALM = weir.env("SEED", 1), weir.env("FIRST", 1), weir.env("CALM", false)
+local LIFE = weir.env("LIFE", 1) -- the number of this process
 -- One of so many moments is the last one.
-local LIFE = weir.env("LIFE", 400)
+local MOMENTS = 400
 
 local function dice(id, attempt, sides, salt)
   local text = ("%d %d %d %s"):format(SEED, id, attempt, salt)
@@ -23,7 +24,7 @@ end
 
 -- Moments differ from one process to the next, or a message whose moment is the last one would kill them all.
 local function moment(id, what)
-  if not CALM and dice(id, FIRST, LIFE, what) == 0 then
+  if not CALM and dice(id, LIFE, MOMENTS, what) == 0 then
     place.die()
   end
 end

@@ -53,7 +53,8 @@ describe("an application under random faults", function()
       repeat
         service:read()
         -- Numbers of a publish that was under way are not used again.
-        local program = service:start({ SEED = SEED, FIRST = highest(service) + 100 })
+        lives = lives + 1
+        local program = service:start({ SEED = SEED, LIFE = lives, FIRST = highest(service) + 100 })
         -- It dies by its own hand, or after so many lines it is told to end, or killed.
         local signal, lines = roll(2) == 0 and "sigterm" or "sigkill", #service.lines + 20 + roll(800)
         while not program.status and #service.lines < lines do
@@ -62,7 +63,6 @@ describe("an application under random faults", function()
         end
         program:kill(signal)
         local status, _, err = program:wait(20)
-        lives = lives + 1
         assert(status == 137 or status == 143, ("%s: status %d:\n%s"):format(label, status, err))
       until runtime.now() > deadline
 
