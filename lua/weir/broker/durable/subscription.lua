@@ -268,7 +268,8 @@ end
 -- it is delivered again if it is behind the new position.
 -- @tparam string position
 -- @tparam[opt=30] number timeout in seconds
--- @treturn boolean true; or nil and an error: "closed", "stopped", "invalid_offset"; the subscription stays where it is then
+-- @treturn boolean true; or nil and an error: "closed", "stopped", "invalid_offset"; the subscription stays where it is
+-- then
 function Subscription:seek(position, timeout)
   if type(position) ~= "string" then
     error("subscription:seek: a position is expected, such as message.position, \"start\" or \"end\"", 2)
