@@ -54,7 +54,7 @@ local function clean(text)
   if #text > LONGEST then
     text = ("%s... (%d bytes)"):format(text:sub(1, LONGEST), #text)
   end
-  text = text:gsub("\n", "\\n"):gsub("[%z\1-\31\127]", escape)
+  text = text:gsub("\n", "\\n"):gsub("\t", "\\t"):gsub("[%z\1-\31\127]", escape)
   if text:find("[\128-\255]") and not is_utf8(text) then
     text = text:gsub("[\128-\255]", escape)
   end

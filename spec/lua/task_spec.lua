@@ -104,6 +104,26 @@ describe("run", function()
 end)
 
 describe("a task", function()
+  it("that yields by itself gets an error there, which it may catch, in place of standing still", function()
+    for _, value in ipairs({ true, false, "x" }) do
+      local ok, err, after
+      tasks.run(function()
+        local task = tasks.spawn(function()
+          ok, err = pcall(function()
+            coroutine.yield(value)
+            return "never"
+          end)
+          after = tasks.sleep(0.001)
+          return "done"
+        end)
+        assert.equal("done", task:join(1))
+      end)
+      assert.is_false(ok)
+      assert.matches("^spec/lua/task_spec.lua:%d+: a task called coroutine.yield%(%)", err)
+      assert.is_true(after)
+    end
+  end)
+
   it("gives its results to whoever joins, again and again", function()
     local task = spawn(function(...)
       sleep(0.001)

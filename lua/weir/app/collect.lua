@@ -32,7 +32,15 @@ local function found_by_require(value)
   return type(value) == "string"
 end
 
+-- `app.subscriber("orders", fn)`: a dot in place of a colon.
+local function check_self(self, name, level)
+  if type(self) ~= "table" or type(self.added) ~= "function" then
+    error(("%s is a method: write app:%s(...), with a colon"):format(name, name), level + 1)
+  end
+end
+
 local function add(self, kind, target, options, fn)
+  check_self(self, kind, 3)
   if settings.is_callable(options) and (fn == nil or found_by_require(fn)) then
     options, fn = {}, options
   end
@@ -64,6 +72,7 @@ end
 -- @param router made with `weir.router`
 -- @tparam[opt] table options `prefix` (before the router's own), `broker` (the label of one)
 function Collector:include(router, options)
+  check_self(self, "include", 2)
   if found_by_require(options) then
     options = nil
   end
@@ -78,6 +87,7 @@ function Collector:include(router, options)
 end
 
 local function add_middleware(self, name, field, fn)
+  check_self(self, name, 3)
   if not settings.is_callable(fn) then
     error(("%s:%s: a function is expected, not a %s"):format(self.what, name, type(fn)), 3)
   end

@@ -2,6 +2,7 @@
 -- @module weir.app.describe
 
 local check = require("weir.app.check")
+local settings = require("weir.app.settings")
 
 local M = {}
 
@@ -106,7 +107,7 @@ function M.describe(app)
       to = options.to,
       broker = label,
       codec = type(codec) == "table" and codec.name or codec,
-      schema = options.schema,
+      schema = select(2, settings.check("publisher", options)).schema,
       source = each.source,
     }
   end

@@ -49,16 +49,22 @@ local function last_calls(level)
   return table.concat(lines, "\n\t")
 end
 
+-- The last line of a traceback, where that is of this file; and its place before a message.
+local BOTTOM, BLAMED = "\n\t[^\n]*weir/app/handle%.lua:%d+: in [^\n]*$", "^[^\n]-weir/app/handle%.lua:%d+: "
+
 -- What a raised error becomes on its way to the failure policy.
 local function raised(err)
   if type(err) == "table" then
     return { error = err }
   end
   local traceback = getinfo(DEEP, "l") and last_calls(2) or debug.traceback(nil, 2)
-  -- What is below the protected call is weir's.
+  -- What is below the call of the handler is weir's.
   local below = traceback:find("\n\t[C]: in function 'xpcall'", 1, true)
   if below then
-    traceback = traceback:sub(1, below - 1)
+    traceback = traceback:sub(1, below - 1):gsub(BOTTOM, "")
+  end
+  if type(err) == "string" then
+    err = err:gsub(BLAMED, "") -- the handler's own line is not there any more, as in `return weir.retry(5)`
   end
   return { error = err == nil and "nil was raised" or err, traceback = traceback }
 end

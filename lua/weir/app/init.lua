@@ -110,6 +110,8 @@ function App:broker(broker, options)
       return nil, errors.is(err) and err or errors.new("broker", message)
     end
     broker = made
+  elseif broker == nil then
+    error("app:broker: a broker or its address, such as \"memory:\", is expected, not nil", 2)
   else
     contract.check(broker, 2)
   end
@@ -316,7 +318,8 @@ end
 
 local function check_text(what, value, level)
   if type(value) ~= "string" or value == "" then
-    error(("weir.app: the %s must be a text of at least one byte, not %s"):format(what, tostring(value)), level + 1)
+    local got = value == "" and "an empty one" or type(value) == "nil" and "nil" or "a " .. type(value)
+    error(("weir.app: the %s must be a text of at least one byte, not %s"):format(what, got), level + 1)
   end
 end
 

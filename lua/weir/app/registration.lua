@@ -104,7 +104,7 @@ local function describe_spec(spec)
   local ok, name = pcall(function()
     return spec.name
   end)
-  return ok and type(name) == "string" and name or tostring(spec)
+  return ok and type(name) == "string" and name or "(without a name)"
 end
 
 -- A descriptor of its broker, or nil when the broker cannot make one.

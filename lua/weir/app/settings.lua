@@ -29,7 +29,11 @@ local is_callable = settings.is_callable
 
 local function expected(what)
   return function(list, path, value)
-    local got = type(value) == "table" and "a table" or ("%s"):format(tostring(value))
+    local kind = type(value)
+    local got = (kind == "table" or kind == "function") and "a " .. kind or tostring(value)
+    if kind == "string" then
+      got = ("'%s'"):format(value)
+    end
     list[#list + 1] = ("'%s' must be %s, not %s"):format(path, what, got)
   end
 end
@@ -155,10 +159,24 @@ local function a_codec(list, path, value)
   end
 end
 
+-- The schemas of descriptions that were given in place of one.
+local made = setmetatable({}, { __mode = "k" })
+
 local function a_schema(list, path, value)
-  if not require("weir.schema").is(value) then
-    expected("a schema, made with weir.schema{...}")(list, path, value)
+  local schema = require("weir.schema")
+  if schema.is(value) or made[value] then
+    return
+  elseif type(value) ~= "table" then
+    return expected("a schema, or a table that describes one, as for weir.schema")(list, path, value)
   end
+  local ok, result, err = pcall(schema, value)
+  if ok and result then
+    made[value] = result
+    return
+  end
+  local why = ok and err or result
+  why = type(why) == "table" and why.message or tostring(why):gsub("^[^\n:]-:%d+: ", "")
+  list[#list + 1] = ("'%s': %s"):format(path, why)
 end
 
 local function a_log(list, path, value)
@@ -338,7 +356,7 @@ function settings.check(kind, options)
     local before = #problems
     check_fields(problems, "", { [name] = value }, rules)
     if #problems == before then
-      good[name] = value
+      good[name] = name == "schema" and made[value] or value
     end
   end
   table.sort(problems)

@@ -11,6 +11,7 @@ local context = require("weir.app.context")
 local delayed = require("weir.app.delayed")
 local errors = require("weir.errors")
 local id = require("weir.id")
+local nearest = require("weir.nearest")
 local outcome = require("weir.outcome")
 local policy = require("weir.app.policy")
 local transaction = require("weir.app.transaction")
@@ -20,9 +21,35 @@ local settle = {}
 -- Seconds between tries of a settlement that needs a publish that fails.
 local FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60
 
+-- Fields of a table that are shown where it has no text of its own.
+local SHOWN = 8
+
+-- A table that was raised, such as { reason = "no stock", item = 5 }.
+local function fields_text(err)
+  local parts, more = {}, false
+  for name, value in pairs(err) do
+    local kind = type(value)
+    if kind == "string" or kind == "number" or kind == "boolean" then
+      local shown = kind == "string" and ("%q"):format(value) or tostring(value)
+      parts[#parts + 1] = ("%s = %s"):format(tostring(name), shown)
+    else
+      more = true
+    end
+  end
+  table.sort(parts)
+  more = more or #parts > SHOWN
+  return ("{ %s%s }"):format(table.concat(parts, ", ", 1, math.min(#parts, SHOWN)), more and ", ..." or "")
+end
+
 local function text_of(err)
   local ok, text = pcall(function()
-    return type(err) == "table" and type(err.message) == "string" and err.message or tostring(err)
+    if type(err) ~= "table" then
+      return tostring(err)
+    elseif type(err.message) == "string" then
+      return err.message
+    end
+    local meta = getmetatable(err)
+    return meta ~= nil and meta.__tostring and tostring(err) or fields_text(err)
   end)
   return ok and type(text) == "string" and text or "(an error that cannot be shown)"
 end
@@ -227,7 +254,8 @@ local function log_failure(pipeline, job, failure, action, delay, reason)
     class = failure.class,
     error = text_of(failure.error),
     action = action,
-    after = delay,
+    after = delay and tonumber(("%.3f"):format(delay)),
+    source = job.entry.handler.source,
     reason = reason ~= failure.class and reason or nil,
     traceback = failure.traceback,
   }))
@@ -271,9 +299,14 @@ function settle.fail(pipeline, job, failure)
 end
 
 local function unknown(value)
-  local message = "the handler answered with a %s, and has no place for replies; return nothing for an"
+  local message = "the handler answered with %s, and has no place for replies; return nothing for an"
     .. " acknowledgement, an outcome such as weir.retry(), or give it 'reply'"
-  return { class = "unknown_outcome", error = errors.new("unknown_outcome", message:format(type(value))) }
+  if value == false then
+    message = "the handler answered with %s, which is no outcome; return nil and an error for a failure, or"
+      .. " weir.retry() or weir.drop()"
+  end
+  local what = value == false and "false" or "a " .. type(value)
+  return { class = "unknown_outcome", error = errors.new("unknown_outcome", message:format(what)) }
 end
 
 local function publish_failure(err)
@@ -312,7 +345,14 @@ local function answer(pipeline, job, place, value)
   elseif place then
     options.to = options.to or place
   end
-  return pipeline:publish(job.ctx, value, options)
+  local ok, err = pipeline:publish(job.ctx, value, options)
+  if not ok then
+    local message = "what the handler answered could not be published to '%s': %s"
+    return nil, errors.with(errors.is(err) and err or errors.new("error"), {
+      message = message:format(tostring(options.to), text_of(err)),
+    })
+  end
+  return true
 end
 
 local function reply(pipeline, job, value)
@@ -330,6 +370,18 @@ local function reply(pipeline, job, value)
   end
 end
 
+local function no_output(name, places)
+  local known = {}
+  for each in pairs(places) do
+    known[#known + 1] = each
+  end
+  table.sort(known)
+  local meant = nearest(name, known)
+  local hint = meant and ("; did you mean '%s'?"):format(meant)
+    or #known > 0 and "; it has: " .. table.concat(known, ", ") or "; give it the option 'outputs'"
+  return ("the handler has no output '%s'%s"):format(name, hint)
+end
+
 local function output_places(job, values)
   local places, list = job.entry.outputs or {}, {}
   for name in pairs(values) do
@@ -338,8 +390,7 @@ local function output_places(job, values)
       place = reply_place(job)
     end
     if place == nil then
-      local message = "the handler has no output '%s'"
-      return nil, { class = "unknown_outcome", error = errors.new("unknown_outcome", message:format(name)) }
+      return nil, { class = "unknown_outcome", error = errors.new("unknown_outcome", no_output(name, places)) }
     end
     list[#list + 1] = { name = name, place = place }
   end

@@ -11,7 +11,7 @@ local uv = require("weir.uv")
 local errors = require("weir.errors")
 local heap = require("weir.runtime.heap")
 
-local running, resume, yield = coroutine.running, coroutine.resume, coroutine.yield
+local running, resume, yield, status = coroutine.running, coroutine.resume, coroutine.yield, coroutine.status
 local close = coroutine.close or function() end -- runs the to-be-closed values of Lua 5.4
 local now = uv.now
 local unpack = table.unpack or rawget(_G, "unpack")
@@ -429,19 +429,47 @@ local function on_error(err)
   return err
 end
 
+local STRAY = "a task called coroutine.yield(), and nobody resumes it; wait with weir.sleep or a channel, and make"
+  .. " generators that block with weir.wrap"
+
+-- Raises an error where a coroutine yields, once it is resumed. LuaJIT has one hook for all coroutines, not one of each:
+-- there the task ends.
+local raise_at_yield = not rawget(_G, "jit") and function(co)
+  local hook, mask, count = debug.gethook(co)
+  debug.sethook(co, function()
+    debug.sethook(co, hook, mask or "", count or 0)
+    error(STRAY, 2)
+  end, "", 1)
+end
+
 -- A coroutine gave control back: it waits, or it is over. `tag` is, at the end of a task, what
 -- xpcall returns first.
+local stray
+
 local function after_run(co, task, ok, tag, ...)
   current, current_co = nil, nil
   if tag == WAIT then
     return
   elseif task then
     task.waiting = nil
+    if status(co) == "suspended" then
+      return stray(co, task)
+    end
     task:ended(ok and tag, ...)
   elseif not ok and tag ~= "cannot resume dead coroutine" then
     runtime.report(tag, debug.traceback(co), "error in a coroutine")
     close(co)
   end
+end
+
+-- A task yielded, but not to wait: it would stand still for ever.
+function stray(co, task)
+  if not raise_at_yield then
+    return task:ended(false, STRAY)
+  end
+  raise_at_yield(co)
+  current, current_co = task, co
+  return after_run(co, task, resume(co))
 end
 
 -- Resumes the coroutine of a waiter that was woken or paused.

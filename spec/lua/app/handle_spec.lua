@@ -7,6 +7,7 @@ local weir = require("weir")
 local run = pipe.run
 
 local NO_WAIT = { retry = { backoff = "none", max_attempts = 3 } }
+local DROP = { retry = { max_attempts = 1 } }
 local DEAD = { retry = { backoff = "none", max_attempts = 3 }, dead_letter = { to = "dead" } }
 
 -- Runs a handler on one message and returns what was counted once that has come to `name`.
@@ -200,6 +201,50 @@ describe("a handler", function()
       assert.equal(0, stats.ack)
       assert.is_true(t:logged("unknown_outcome"))
     end
+  end)
+
+  it("that yields by itself fails, also with a timeout, and the next message is handled", function()
+    for _, timeout in ipairs({ false, 5 }) do
+      run(function(t)
+        local running = t:start("in", { timeout = timeout or nil, policy = DROP }, function(value)
+          if value.n == 1 then
+            coroutine.yield()
+          end
+        end)
+        t:send("in", { n = 1 })
+        t:send("in", { n = 2 })
+        t:counted(running, "drop", 1)
+        t:counted(running, "ack", 1)
+        assert.is_true(t:logged("a task called coroutine.yield()"))
+      end)
+    end
+  end)
+
+  it("that raises a table without a text is logged with its fields", function()
+    local _, t = outcome_of({ policy = DROP }, function()
+      error({ reason = "no stock", item = 5, list = {} })
+    end, "drop")
+    assert.is_true(t:logged([[{ item = 5, reason = \"no stock\", ... }]]))
+  end)
+
+  it("that misuses an outcome in its last line is not blamed on weir", function()
+    local _, t = outcome_of({ policy = DROP, source = "app.lua:5" }, function()
+      return weir.retry({ afer = 1 })
+    end, "drop")
+    assert.is_true(t:logged('error="weir.retry: unknown option'))
+    assert.is_true(t:logged("source=app.lua:5"))
+    assert.is_false(t:logged("handle.lua"))
+  end)
+
+  it("that names an output or a place wrongly is told so", function()
+    local _, t = outcome_of({ policy = DROP, outputs = { billing = "b" } }, function()
+      return weir.outputs({ biling = 1 })
+    end, "drop")
+    assert.is_true(t:logged("no output 'biling'; did you mean 'billing'?"))
+    _, t = outcome_of({ policy = DROP, reply = "b" }, function()
+      return print
+    end, "drop")
+    assert.is_true(t:logged("what the handler answered could not be published to 'b': "))
   end)
 
   it("that answers with false fails even where it has a place for replies", function()
