@@ -1,5 +1,6 @@
 #include "brokers/nats/link.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,8 +89,12 @@ static bool in_loop(const weir_nats_link *link) {
 
 static natsStatus on_attach(void **user, void *arg, natsConnection *nc, natsSock socket) {
   weir_nats_link *link = arg;
-  int fd = dup(socket);
-  if (fd < 0) return NATS_SYS_ERROR;
+  /* Programs that are started by this one are not to have them. */
+  int fd = fcntl(socket, F_DUPFD_CLOEXEC, 0);
+  if (fd < 0 || fcntl(socket, F_SETFD, FD_CLOEXEC) != 0) {
+    if (fd >= 0) close(fd);
+    return NATS_SYS_ERROR;
+  }
   uv_mutex_lock(&link->mutex);
   if (link->shared.fd >= 0) close(link->shared.fd);
   link->shared.fd = fd;

@@ -26,6 +26,7 @@ local stream_options = {
   batch = "number",
   expires = "number",
   inactive_threshold = "number",
+  confirm_ack = "boolean",
   create = { "boolean", "table" },
 }
 
@@ -219,6 +220,7 @@ function M.jetstream(opts, settings)
     batch = keep(problems, options.count, what, "batch", opts.batch, 1, 256),
     expires = keep(problems, options.seconds, what, "expires", opts.expires, 30),
     inactive_threshold = keep(problems, options.seconds, what, "inactive_threshold", opts.inactive_threshold),
+    confirm_ack = opts.confirm_ack,
     create = opts.create and M.stream_config(what .. ": option 'create'", opts.create, problems) or nil,
   }, problems)
 end

@@ -17,6 +17,7 @@ local what = {
   lost = "the subscription was closed: the message went back",
   nomem = "out of memory",
   protocol = "the server's answer makes no sense",
+  refused_request = "the consumer takes no such requests for messages: change it, or the descriptor",
   refused = "no server answers: start one, or check the address",
   settled = "this delivery was settled before",
   slow_consumer = "messages were dropped: they came faster than they were taken, and the buffer was full",

@@ -194,10 +194,12 @@ end
 -- @return true; or nil and the error that kept something from being written
 function Broker:shutdown(timeout)
   local deadline = runtime.deadline(timeout or 5, 2)
+  local list = {} -- others may subscribe while this waits
   for _, subscription in pairs(self.connection.subscriptions) do
-    if subscription.before_shutdown then
-      subscription:before_shutdown()
-    end
+    list[#list + 1] = subscription.before_shutdown and subscription or nil
+  end
+  for _, subscription in ipairs(list) do
+    subscription:before_shutdown(deadline)
   end
   return self.connection:shutdown(deadline)
 end
@@ -206,6 +208,8 @@ function Broker:__tostring()
   return ("weir.nats(%s, %s)"):format(table.concat(self.settings.hosts, ","), self.connection.state.name)
 end
 
-Broker.__close = Broker.shutdown
+function Broker:__close() -- the second argument is an error
+  self:shutdown()
+end
 
 return nats

@@ -10,6 +10,7 @@ local contract = require("weir.broker.contract")
 local core = require("weir.broker.nats.subscription")
 local errors = require("weir.broker.nats.errors")
 local memory = require("weir.broker.memory")
+local new_state = require("weir.broker.state")
 local memory_stream = require("weir.broker.nats.memory_stream")
 local publishers = require("weir.broker.nats.publisher")
 local runtime = require("weir.runtime")
@@ -39,7 +40,16 @@ local function convert(delivery)
   }, core.Message)
 end
 
+-- What was kept has been taken.
+local function caught_up(self)
+  if self.behind and self.inner.queue.lane.ready() == 0 then
+    self.behind = false
+    self.broker:show_state()
+  end
+end
+
 function Core:next(timeout)
+  caught_up(self)
   local delivery, err = self.inner:next(timeout)
   if not delivery then
     return nil, err
@@ -48,6 +58,7 @@ function Core:next(timeout)
 end
 
 function Core:next_batch(max, linger, timeout)
+  caught_up(self)
   local list, err = self.inner:next_batch(max, linger, timeout)
   if not list then
     return nil, err
@@ -63,7 +74,18 @@ function Core:stop()
 end
 
 function Core:close()
+  self.broker.cores[self] = nil
+  self.broker:show_state()
   return self.inner:close()
+end
+
+-- Whether messages were dropped since the last time.
+function Core:look_for_loss()
+  local dropped = self.inner.queue.dropped
+  local more = dropped > self.dropped
+  self.dropped = dropped
+  self.behind = self.behind or more
+  return more
 end
 
 function Core:address()
@@ -84,7 +106,9 @@ function Core:stats()
   }
 end
 
-Core.__close = Core.close
+function Core:__close()
+  self:close()
+end
 
 -- --- JetStream subscriptions --------------------------------------------------------------------
 
@@ -273,8 +297,12 @@ local function check(self, destination, payload, headers, options)
   if err then
     return err
   end
+  local reply_to = options and options.reply_to or self.reply_to
+  if reply_to and not connections.native.subject_valid(reply_to) then
+    return errors.new("invalid", reply_to)
+  end
   local lower
-  err, lower = arrived(full, options and options.reply_to or self.reply_to)
+  err, lower = arrived(full, reply_to)
   if err then
     return err
   elseif size_of(payload, lower) > MAX_PAYLOAD then
@@ -307,6 +335,7 @@ function Publisher:publish(destination, payload, headers, options)
   if not done then
     return nil, err
   end
+  self.broker:look_for_loss()
   return true, confirm and receipt or nil
 end
 
@@ -359,14 +388,16 @@ local Twin = { __name = "weir.nats.in_process" }
 -- @param clock see `weir.clock`
 function M.new(live, clock)
   clock = clock or live.clock
-  local class = { __name = Twin.__name, __tostring = Twin.__tostring, __close = Twin.shutdown }
+  local class = { __name = Twin.__name, __tostring = Twin.__tostring, __close = Twin.__close }
   local inherited = getmetatable(live).__index
   class.__index = function(_, name)
     return Twin[name] or inherited[name]
   end
-  return setmetatable({
+  local self = setmetatable({
     settings = live.settings,
     opts = live.opts,
+    status = new_state(),
+    cores = {}, -- the set of subscriptions to core subjects
     inherited = inherited,
     clock = clock,
     inner = memory.new({ clock = clock, max_payload = 2 * MAX_PAYLOAD, group = false }),
@@ -374,6 +405,34 @@ function M.new(live, clock)
     idlers = {},
     closed = false,
   }, class)
+  self.inner:watch(function()
+    self:show_state()
+  end)
+  return self
+end
+
+-- The state of the memory broker; degraded while a subscription that lost messages has not taken what was kept.
+function Twin:show_state()
+  local name, err = self.inner:state()
+  for subscription in pairs(name == "up" and self.cores or {}) do
+    if subscription.behind then
+      name, err = "degraded", self.slow_reason or errors.new("slow_consumer", subscription.name)
+      self.slow_reason = err
+      break
+    end
+  end
+  self.slow_reason = name == "degraded" and err or nil
+  self.status:set(name, err)
+end
+
+function Twin:look_for_loss()
+  local lost = false
+  for subscription in pairs(self.cores) do
+    lost = subscription:look_for_loss() or lost
+  end
+  if lost then
+    self:show_state()
+  end
 end
 
 --- What the broker can do, but for what needs a server that stays.
@@ -391,11 +450,11 @@ function Twin:connect()
 end
 
 function Twin:state()
-  return self.inner:state()
+  return self.status:get()
 end
 
 function Twin:watch(fn)
-  return self.inner:watch(fn)
+  return self.status:watch(fn)
 end
 
 --- The stream that takes a subject, or nil.
@@ -421,7 +480,16 @@ local function subscribe_core(self, descriptor)
   if not inner then
     return nil, err
   end
-  return setmetatable({ inner = inner, descriptor = descriptor, name = descriptor.name }, Core)
+  local subscription = setmetatable({
+    broker = self,
+    inner = inner,
+    descriptor = descriptor,
+    name = descriptor.name,
+    dropped = 0,
+    behind = false,
+  }, Core)
+  self.cores[subscription] = true
+  return subscription
 end
 
 local function subscribe_stream(self, descriptor)
@@ -659,6 +727,10 @@ function Twin:shutdown()
     end
   end
   return self.inner:shutdown()
+end
+
+function Twin:__close() -- the second argument is an error
+  self:shutdown()
 end
 
 function Twin:__tostring()

@@ -28,6 +28,21 @@ local ACK, NAK, TERM, PROGRESS = "+ACK", "-NAK", "+TERM", "+WPI"
 
 local methods = {}
 
+-- Tells the server, and waits until it has taken note where the descriptor says so.
+local function tell(self, token, how)
+  if not self.descriptor.confirm_ack then
+    return self.connection:publish(token, how)
+  end
+  local deadline = runtime.now() + self.connection.settings.publish_timeout
+  local answer, err = self.connection:request(token, how, nil, deadline)
+  if answer then
+    return true
+  elseif err.code == "no_responders" then
+    return nil, errors.new("lost", "the consumer is gone")
+  end
+  return nil, err
+end
+
 local function settle(message, how)
   local token = message.token
   if not token then
@@ -37,11 +52,12 @@ local function settle(message, how)
   if self.released then
     return nil, errors.new(self.connection.closing and "closed" or "lost")
   end
-  local done, err = self.connection:publish(token, how)
+  message.token = nil
+  local done, err = tell(self, token, how)
   if not done then
+    message.token = token
     return nil, err
   end
-  message.token = nil
   if self.unsettled[message.position] == message then
     self.unsettled[message.position] = nil
     self.unsettled_count = self.unsettled_count - 1
@@ -140,8 +156,8 @@ local function window(self)
   local taken = self.taken - self.measured
   if taken > 0 then
     local each = (now - self.measured_at) / taken
-    local room = math.floor(self.ack_wait / 2 / each)
-    self.size = math.max(1, math.min(self.size * 2, self.batch, room))
+    local room = self.ack_wait / 2 / each
+    self.size = math.max(1, math.floor(math.min(self.size * 2, self.batch, room)))
     self.measured, self.measured_at = self.taken, now
   end
   return self.wanted and math.max(self.size, math.min(self.wanted, self.batch)) or self.size
@@ -149,13 +165,29 @@ end
 
 -- Asks for more when half of what may be on its way has come and was taken.
 local function refill(self)
-  if self.restoring or not self.connection.up then
+  if self.restoring or not self.connection.up or (self.hold and runtime.now() < self.hold) then
     return
   end
+  self.hold = nil
   local size = window(self)
   if self.coming <= size / 2 then
     ask(self, math.max(1, size - self.coming))
     self.low = math.floor(size / 2)
+  end
+end
+
+-- The server does not do what it was asked for: it is not asked again at once.
+local function refused(self, why)
+  local most = tonumber(why:match("^Exceeded MaxRequestBatch of (%d+)"))
+  if why:find("Consumer Deleted", 1, true) then
+    self:finish(errors.new("consumer_deleted", self.consumer))
+  elseif most and most >= 1 then
+    self.batch = math.min(self.batch, most)
+    self.size = math.min(self.size, most)
+  elseif why:find("^Exceeded MaxRequest") or why:find("push based", 1, true) or why:find("^Bad Request") then
+    self:finish(errors.new("refused_request", why))
+  else
+    self.hold, self.refused = runtime.now() + PAUSE, why
   end
 end
 
@@ -174,9 +206,8 @@ local function on_report(self, report)
       break
     end
   end
-  local what = report.headers.description or ""
-  if status == "409" and what:find("Consumer Deleted", 1, true) then
-    self:finish(errors.new("consumer_deleted", self.consumer))
+  if status ~= "100" and status ~= "404" and status ~= "408" then
+    refused(self, report.headers.description or status or "")
   end
 end
 
@@ -198,10 +229,12 @@ function Pull:take()
       end
       local position = message.position
       local unsettled = self.unsettled
-      if not unsettled[position] then
-        self.unsettled_count = self.unsettled_count + 1
+      if self.settles then
+        if not unsettled[position] then
+          self.unsettled_count = self.unsettled_count + 1
+        end
+        unsettled[position] = message
       end
-      unsettled[position] = message
       self.last = position
       return message
     elseif not report then
@@ -218,10 +251,10 @@ function Pull:prepare()
   end
   if self.coming == 0 then
     -- Whoever waits is not slow: time spent waiting says nothing about handling.
-    self.measured_at = math.max(self.measured_at, now - self.ack_wait / 1000)
+    self.measured_at = math.max(self.measured_at, now - math.min(self.ack_wait, 1000) / 1000)
     refill(self)
   end
-  return self.requests[1] and self.requests[1].late or now + 1
+  return self.requests[1] and self.requests[1].late or self.hold or now + 1
 end
 
 -- A new inbox: what was asked for before goes nowhere.
@@ -268,7 +301,9 @@ local function attach(self, deadline)
   end
   self.stream, self.consumer = stream, info.name
   self.pending = jetstream.integer(info.num_pending) -- when it was made
-  self.ack_wait = jetstream.integer(info.config.ack_wait) / 1e9
+  -- A consumer that somebody else made may want no acknowledgements; then nothing is too late.
+  self.settles = info.config.ack_policy ~= "none"
+  self.ack_wait = self.settles and jetstream.integer(info.config.ack_wait) / 1e9 or math.huge
   self.next_subject = ("%sCONSUMER.MSG.NEXT.%s.%s"):format(api.prefix, stream, info.name)
   return info
 end
@@ -330,21 +365,26 @@ end
 Pull.reconnected = Pull.restore
 
 --- What was not settled goes back.
-function Pull:release()
+function Pull:release(deadline)
   self.released = true
-  local message = self.native:pop()
-  while message do
-    self.unsettled[message.position] = message
-    message = self.native:pop()
+  local message, report = self.native:pop()
+  while message or report do
+    if message then
+      self.unsettled[message.position] = message
+    end
+    message, report = self.native:pop()
   end
   -- Left first: otherwise the server would send here again what goes back. It forgets the requests of somebody who
   -- left when it is asked about the consumer; one that it still has, it answers with what goes back, into nothing.
   self.native:close()
   if self.requests[1] and next(self.unsettled) and self.connection.up then
-    self.api:call(("CONSUMER.INFO.%s.%s"):format(self.stream, self.consumer), nil, runtime.now() + 1)
+    local soon = math.min(runtime.now() + 1, deadline or math.huge)
+    self.api:call(("CONSUMER.INFO.%s.%s"):format(self.stream, self.consumer), nil, soon)
   end
   for _, each in pairs(self.unsettled) do
-    self.connection:publish(each.token, NAK)
+    if each.token then -- otherwise its confirmation is under way
+      self.connection:publish(each.token, NAK)
+    end
   end
   self.unsettled, self.unsettled_count = {}, 0
   if not self.descriptor.durable and self.connection.up then
@@ -353,11 +393,12 @@ function Pull:release()
 end
 
 --- The broker is about to close: what is unsettled goes back at once.
-function Pull:before_shutdown()
-  self:close()
+function Pull:before_shutdown(deadline)
+  self:close_until(deadline)
 end
 
---- Numbers: `coming` messages were asked for and have not been taken; `window`: how many may be.
+--- Numbers: `coming` messages were asked for and have not been taken; `window`: how many may be; `refused`: why the
+-- server last sent nothing though it was asked.
 function Pull:stats()
   local queued, bytes, dropped = self.native:stats()
   return {
@@ -368,6 +409,7 @@ function Pull:stats()
     dropped = dropped,
     coming = self.coming,
     window = self.size,
+    refused = self.refused,
   }
 end
 

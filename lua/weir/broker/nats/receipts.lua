@@ -45,7 +45,9 @@ local function fail(self, err)
   self.waiting, self.count = {}, 0
   close(self)
   for number, target in pairs(waiting) do
-    target:receipt(number, nil, nil, nil, err)
+    if target then
+      target:receipt(number, nil, nil, nil, err)
+    end
   end
 end
 
@@ -58,9 +60,27 @@ local function conclude(self)
   end
 end
 
+-- Only the first answer to a message counts: anybody may answer what is published.
+local function answer(self, number, stream, sequence)
+  local target = self.waiting[number]
+  if target == nil then
+    return
+  end
+  self.waiting[number] = nil
+  self.unanswered = self.unanswered - 1
+  if target then
+    self.count = self.count - 1
+    if stream then
+      target:receipt(number, stream, sequence)
+    else
+      target:receipt(number, nil, nil, sequence) -- a message
+    end
+  end
+end
+
 --- It has answers.
 function Inbox:ready()
-  local native, waiting = self.native, self.waiting
+  local native = self.native
   while true do
     local number, stream, sequence = native:receipt()
     if not number then
@@ -70,17 +90,7 @@ function Inbox:ready()
       self.nowhere = self.nowhere + 1
       retire(self)
     else
-      self.unanswered = self.unanswered - 1
-      local target = waiting[number]
-      if target then
-        waiting[number] = nil
-        self.count = self.count - 1
-        if stream then
-          target:receipt(number, stream, sequence)
-        else
-          target:receipt(number, nil, nil, sequence)
-        end
-      end
+      answer(self, number, stream, sequence)
     end
   end
   if self.owner.inboxes[self.key] ~= self then
@@ -127,9 +137,9 @@ local function open(self, key)
     key = key,
     prefix = prefix,
     subject = prefix .. "*",
-    waiting = {}, -- by number
-    count = 0, -- of those
-    unanswered = 0, -- and of those that nobody waits for any more
+    waiting = {}, -- by number: who gets the answer; false: nobody does any more
+    count = 0, -- of those who do
+    unanswered = 0, -- and of the others
     nowhere = 0, -- messages that no stream takes, among them
   }, Inbox)
   local native, id = self.connection:subscribe(inbox, { messages = LIMIT, bytes = LIMIT, class = {} })
@@ -207,7 +217,7 @@ end
 --- Its answer is not waited for any longer.
 function M.forget(inbox, number)
   if inbox.waiting[number] then
-    inbox.waiting[number] = nil
+    inbox.waiting[number] = false
     inbox.count = inbox.count - 1
     retire(inbox)
     conclude(inbox)

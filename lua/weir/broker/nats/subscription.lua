@@ -187,15 +187,22 @@ function Base:stop()
 end
 
 --- Stops, and leaves the server.
-function Base:close()
+-- @tparam[opt] number timeout in seconds, for the server to take back what was not settled
+function Base:close(timeout)
+  return self:close_until(runtime.deadline(timeout, 2))
+end
+
+--- The same, with a deadline.
+function Base:close_until(deadline)
+  -- First, so that nobody asks for more while it leaves.
+  self.ended = nil
+  self:finish(errors.new("closed"))
   if self.id then
     self.connection:unsubscribe(self.id)
     self.id = nil
-    self:release()
+    self:release(deadline)
     self.native:close()
   end
-  self.ended = nil
-  self:finish(errors.new("closed"))
   return true
 end
 
@@ -223,7 +230,9 @@ function M.class()
   end
   class.__index = class
   class.__name = "weir.nats.subscription"
-  class.__close = class.close
+  class.__close = function(self) -- the second argument is an error
+    self:close()
+  end
   return class
 end
 

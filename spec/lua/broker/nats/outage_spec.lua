@@ -290,6 +290,36 @@ describe("the NATS broker in outages", function()
     assert.equal("closed", (broker:state()))
   end)
 
+  it("shuts down in time though the server does not answer, however many consumers there are", function()
+    local broker = support.broker(server)
+    local descriptor = { stream = "SLOW", create = true, name = "slow" }
+    local list = {}
+    for i = 1, 8 do
+      list[i] = assert(broker:subscribe(assert(nats.jetstream(descriptor))))
+    end
+    assert(broker:publisher({ confirm = true }):publish("slow", "x"))
+    for _, subscription in ipairs(list) do
+      assert(subscription:next(5))
+    end
+    server:signal("sigstop")
+    local start = runtime.now()
+    fails("timeout", broker:shutdown(0.5))
+    assert.is_true(runtime.now() - start < 4)
+    server:signal("sigcont")
+  end)
+
+  it("leaves its sockets to no program that is started", function()
+    local function sockets()
+      local pipe = assert(io.popen("ls -l /proc/self/fd 2>/dev/null"))
+      local count = select(2, pipe:read("a"):gsub("socket:", ""))
+      pipe:close()
+      return count
+    end
+    local before = sockets()
+    support.broker(server)
+    assert.equal(before, sockets())
+  end)
+
   it("notices a server that has stopped answering", function()
     local broker = support.broker(server, { ping_interval = 0.1, max_pings_out = 2 })
     local subscription = assert(broker:subscribe("a"))
