@@ -1,4 +1,5 @@
 local programs = require("spec.programs")
+local servers = require("spec.lua.nats_server")
 local shell = require("spec.house.shell")
 
 local FILE = "examples/orders.lua"
@@ -38,6 +39,25 @@ describe(FILE, function()
       assert.same({ 130, "" }, { status, err })
     end)
   end
+
+  it("does the same on a NATS server", function()
+    if not servers.available() then
+      return pending("nats-server is not installed: spec/setup test")
+    end
+    local server = servers.start()
+    local path, remove = log_of(300)
+    local program = programs.start({ "lua5.4", "lua/bin/weir", "run", FILE, "--env", "BROKER=" .. server.url, "--env",
+      "FILE=" .. path, "--log-level", "error" })
+    finally(function()
+      program:discard()
+      remove()
+      server:stop()
+    end)
+    program:await_output("300 lines, 100 orders, 100 confirmed; Ctrl%-C ends\n()")
+    program:kill("sigint")
+    local status, _, err = program:wait()
+    assert.same({ 130, "" }, { status, err })
+  end)
 
   it("fails when there is no such file", function()
     local status, out, err = programs.run({ "lua5.4", "lua/bin/weir", "run", FILE, "--env", "FILE=/nowhere" })
