@@ -197,6 +197,19 @@ local function begin(self, opts)
   return require("weir.app.running").begin(self, opts)
 end
 
+-- Calls a method that waits. Where nobody can wait, as in a callback of luv, it does not go on without its caller.
+local function wait(running, method, undo)
+  local ok, result, err = pcall(running[method], running)
+  if not ok then
+    running:request_stop()
+    if undo then
+      undo()
+    end
+    error(result, 0)
+  end
+  return result, err
+end
+
 --- Starts it in a program that goes on: checks the wiring, runs the startup hooks, connects, opens the subscriptions.
 -- @tparam[opt] number timeout seconds until everything must be open (30)
 -- @return the running application, with the methods `stop([timeout])`, `join([timeout])`, `health()` and
@@ -210,7 +223,7 @@ function App:start(timeout)
     return nil, err
   end
   local ok
-  ok, err = running:wait_opened()
+  ok, err = wait(running, "wait_opened")
   if not ok then
     running:request_stop()
     return nil, err
@@ -239,7 +252,7 @@ function App:run(options)
     running:request_stop()
   end)
   local ok
-  ok, err = running:join()
+  ok, err = wait(running, "join", unwatch)
   if running.supervisor:status() == "running" then -- whoever waits was cancelled
     running:request_stop()
   end
