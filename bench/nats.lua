@@ -2,7 +2,10 @@
 -- consuming, and the same of JetStream (stored in memory), with each message confirmed and acknowledged. The server
 -- and what feeds a consumer take part of the two processors that this is measured on, for both sides alike.
 --
---     bench/nats.lua [KIND]     publish, consume, js_publish, js_consume
+--     bench/nats.lua [KIND]     publish, publish_batch, consume, consume_batch, js_publish, js_publish_sync, js_consume
+--
+-- `bound` rows are what Lua leaves possible: of publishing, a loop that calls the one function in C that publishes and
+-- nothing else; of consuming, the C program's time for a message and that of making the same values in Lua.
 
 package.path = "./?.lua;" .. package.path
 
@@ -12,6 +15,7 @@ local weir = require("weir")
 
 local SIZE = 128
 local CORE, STORED = math.floor(400000 * support.seconds), math.floor(50000 * support.seconds)
+local ONE_BY_ONE = math.floor(5000 * support.seconds)
 
 if not servers.available() then
   print("bench nats skipped: nats-server or libnats is not installed")
@@ -44,25 +48,37 @@ local function lua(...)
   return support.lua("bench/nats/weir.lua", ...)
 end
 
+local function rate(result)
+  return result.messages / result.seconds
+end
+
+-- Where both sides are told apart by one name, the C program has no batches: it does one message after the other.
+local plain = { publish_batch = "publish", publish_bound = "publish", consume_batch = "consume" }
+
+local function mode_of(side, kind)
+  return side == client and plain[kind] or kind
+end
+
 -- What one side does, for each kind: messages in a second.
 local kinds = {}
 
-function kinds.publish(side)
-  local result = support.spawn(side("publish", server.url, "bench", CORE, SIZE)):result()
-  return result.messages / result.seconds
+function kinds.publish(side, kind)
+  return rate(support.spawn(side(mode_of(side, kind), server.url, "bench", CORE, SIZE)):result())
 end
 
-function kinds.consume(side)
-  local consumer = support.spawn(side("consume", server.url, "bench", CORE))
+function kinds.consume(side, kind)
+  local consumer = support.spawn(side(mode_of(side, kind), server.url, "bench", CORE))
   assert(consumer:fields().ready)
   support.spawn(client("publish", server.url, "bench", CORE, SIZE)):result()
-  local result = consumer:result()
-  return result.messages / result.seconds
+  return rate(consumer:result())
 end
 
 function kinds.js_publish(side)
-  local result = support.spawn(side("js_publish", server.url, new_stream(), STORED, SIZE)):result()
-  return result.messages / result.seconds
+  return rate(support.spawn(side("js_publish", server.url, new_stream(), STORED, SIZE)):result())
+end
+
+function kinds.js_publish_sync(side)
+  return rate(support.spawn(side("js_publish_sync", server.url, new_stream(), ONE_BY_ONE, SIZE)):result())
 end
 
 function kinds.js_consume(side)
@@ -70,27 +86,52 @@ function kinds.js_consume(side)
   support.spawn(client("js_publish", server.url, name, STORED, SIZE)):result()
   local consumer = support.spawn(side("js_consume", server.url, name, name, STORED))
   assert(consumer:fields().ready)
-  local result = consumer:result()
-  return result.messages / result.seconds
+  return rate(consumer:result())
+end
+
+kinds.publish_batch, kinds.consume_batch = kinds.publish, kinds.consume
+
+local order = { "publish", "publish_batch", "consume", "consume_batch", "js_publish", "js_publish_sync", "js_consume" }
+
+local function claim(name, ours, theirs, goal)
+  support.claim({ name = "nats." .. name, weir = ours, baseline = theirs, unit = "msg/s", goal = goal })
+end
+
+-- What Lua leaves possible.
+local bounds = {}
+
+function bounds.publish()
+  local ours, theirs = support.alternate(function()
+    return kinds.publish(lua, "publish_bound")
+  end, function()
+    return kinds.publish(client, "publish_bound")
+  end)
+  claim("publish.bound", support.median(ours), support.median(theirs))
+end
+
+function bounds.consume(baseline)
+  local made = {}
+  for round = 1, support.rounds do
+    made[round] = rate(support.spawn(lua("values", server.url, "bench", CORE, SIZE)):result())
+  end
+  claim("consume.bound", 1 / (1 / baseline + 1 / support.median(made)), baseline)
 end
 
 weir.run(function()
   server = servers.start({ config = "max_pending: 1G" })
 end)
-for _, kind in ipairs({ "publish", "consume", "js_publish", "js_consume" }) do
+for _, kind in ipairs(order) do
   if not arg[1] or arg[1] == kind then
     local ours, theirs = support.alternate(function()
-      return kinds[kind](lua)
+      return kinds[kind](lua, kind)
     end, function()
-      return kinds[kind](client)
+      return kinds[kind](client, kind)
     end)
-    support.claim({
-      name = "nats." .. kind,
-      weir = support.median(ours),
-      baseline = support.median(theirs),
-      unit = "msg/s",
-      goal = 0.9,
-    })
+    local baseline = support.median(theirs)
+    claim(kind, support.median(ours), baseline, 0.9)
+    if bounds[kind] then
+      bounds[kind](baseline)
+    end
   end
 end
 weir.run(function()

@@ -72,6 +72,20 @@ function modes.consume(broker)
   report(count, weir.now() - begin)
 end
 
+-- The values of a message, made in Lua of what is in memory: a string, a table with a metatable.
+function modes.values(_)
+  local subject, count, size = a, tonumber(b), tonumber(c)
+  local bytes, class, headers = ("x"):rep(2 * size), { __index = {} }, {}
+  local begin, total = weir.now(), 0
+  for i = 1, count do
+    local at = i % size + 1
+    local message = { payload = bytes:sub(at, at + size - 1), destination = subject, headers = headers }
+    total = total + #setmetatable(message, class).payload
+  end
+  assert(total == count * size)
+  report(count, weir.now() - begin)
+end
+
 function modes.consume_batch(broker)
   local subject, count = a, tonumber(b)
   local most = 2 ^ 31 - 1

@@ -1,6 +1,8 @@
+#define _GNU_SOURCE /* SCHED_BATCH */
 #include "brokers/nats/link.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -533,12 +535,29 @@ static bool configure(weir_nats_link *link) {
          natsOptions_SetSendAsap(opts, true) == NATS_OK;
 }
 
+#ifdef SCHED_BATCH
+/* Changes the policy by which this thread, and those that it begins, are scheduled. libnats has a
+ * thread that frees messages, which it wakes for the first that it gets: on a busy processor it
+ * would take the place of the one that is about to give it the next, and so for each message. A
+ * thread for batches waits for its turn. */
+static bool set_policy(int from, int to) {
+  struct sched_param none = {0};
+  return sched_getscheduler(0) == from && sched_setscheduler(0, to, &none) == 0;
+}
+#endif
+
 bool weir_nats_open(void) {
   struct sigaction before;
   weir_sigpipe hold;
   if (sigaction(SIGPIPE, NULL, &before) != 0) return false;
   weir_sigpipe_hold(&hold);
+#ifdef SCHED_BATCH
+  bool gentle = set_policy(SCHED_OTHER, SCHED_BATCH);
+#endif
   natsStatus status = nats_Open(-1);
+#ifdef SCHED_BATCH
+  if (gentle) (void)set_policy(SCHED_BATCH, SCHED_OTHER);
+#endif
   (void)sigaction(SIGPIPE, &before, NULL);
   weir_sigpipe_release(&hold);
   return status == NATS_OK;

@@ -91,6 +91,20 @@ describe("the NATS broker, core subjects", function()
     fails("invalid", nats.subject("a.>.b"))
   end)
 
+  it("leaves the priority of the program as it was", function()
+    local file = io.open("/proc/self/stat", "rb")
+    if not file then
+      return pending("not on Linux")
+    end
+    local after = file:read("a"):match("%) (.*)")
+    file:close()
+    local fields = {}
+    for field in after:gmatch("%S+") do
+      fields[#fields + 1] = field
+    end
+    assert.equal("0", fields[41 - 2]) -- SCHED_OTHER
+  end)
+
   it("refuses places for the answer that are none", function()
     local subscription = assert(broker:subscribe("s"))
     for _, subject in ipairs({ "a b", "x 1\r\nPUB s 1\r\nx\r\nPUB s", "a.*" }) do
