@@ -305,8 +305,11 @@ function conclude(self, source, code, reason)
     source.state = "waiting"
     try(self, source)
   elseif code == TOO_SLOW and source.producer then
-    -- What it had is gone, so that draining says nothing: the application must want more first.
+    -- What it had is gone, so that draining says nothing: the application must want more first. Whoever waits does.
     source.state, self.behind = "behind", true
+    if self.readable then
+      self.readable:wake_one()
+    end
   else
     retry_later(self, source)
   end
