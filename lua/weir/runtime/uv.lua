@@ -432,8 +432,8 @@ end
 local STRAY = "a task called coroutine.yield(), and nobody resumes it; wait with weir.sleep or a channel, and make"
   .. " generators that block with weir.wrap"
 
--- Raises an error where a coroutine yields, once it is resumed. LuaJIT has one hook for all coroutines, not one of each:
--- there the task ends.
+-- Raises an error where a coroutine yields, once it is resumed. LuaJIT has one hook for all coroutines, not one of
+-- each: there the task ends.
 local raise_at_yield = not rawget(_G, "jit") and function(co)
   local hook, mask, count = debug.gethook(co)
   debug.sethook(co, function()
