@@ -6,6 +6,9 @@
 -- - of a batch: `batch` is true, `size`, and `items`, a list with a context for each value; `name` is that of the
 --   subscription, and there are no fields of one message.
 --
+-- `cancelled` is true when the handler was to end, because of its timeout or of the application's: what it answers does
+-- not count then, and the message comes again.
+--
 -- Middleware may set fields of its own. A context is a table with the message as its only element; everything else is
 -- found when it is asked for, so a message that nobody asks anything about costs one small table.
 -- @module weir.app.context
@@ -52,6 +55,14 @@ function context.settled(ctx, how)
     ctx.mark = mark
   end
   mark.settled = mark.settled or how
+  local list = mark.on_settled
+  mark.on_settled = nil
+  for _, fn in ipairs(list or {}) do
+    local ok, err = pcall(fn, how, ctx)
+    if not ok then
+      ctx.log:error("a function of ctx:on_settled failed", { error = tostring(err) })
+    end
+  end
 end
 
 local SETTLED = errors.new("settled", "the message is settled already")
@@ -104,6 +115,23 @@ function methods:after_ack(fn)
   end
   mark.after = mark.after or {}
   mark.after[#mark.after + 1] = fn
+end
+
+--- Calls a function when it is clear what becomes of the message: after the handler, when also its replies are
+-- published. For middleware; what it raises is logged.
+-- @tparam function fn gets "ack" (also where the broker did not take the acknowledgement, and the message comes twice),
+--   "retry", "drop", "dead_letter" or "returned"; and the context
+function methods:on_settled(fn)
+  if type(fn) ~= "function" then
+    error("ctx:on_settled: a function is expected, not " .. type(fn), 2)
+  end
+  local mark = mark_of(self)
+  if mark.settled then
+    fn(mark.settled, self)
+    return
+  end
+  mark.on_settled = mark.on_settled or {}
+  mark.on_settled[#mark.on_settled + 1] = fn
 end
 
 --- Publishes because of this message: the correlation id and the trace are carried on.
@@ -192,6 +220,8 @@ function context.metatable(static)
         return getter(message, ctx)
       elseif name == "items" then
         return make_items(ctx)
+      elseif name == "cancelled" then
+        return static.pipeline and static.pipeline.cancelled
       end
       return static[name]
     end,

@@ -75,9 +75,17 @@ local function wait(call, limit, shield)
   return true
 end
 
+-- Whatever the handler answers from now on does not count; middleware sees that.
+local function give_up(call)
+  if call.ctx then
+    call.ctx.cancelled = true
+  end
+end
+
 local function expire(call)
   if not call.done then
     call.expired = true
+    give_up(call)
     if call.waiter then
       call.waiter:wake(true)
     end
@@ -119,6 +127,7 @@ function deadline.call(clock, seconds, fn, on_error, value, ctx)
   if done and not call.expired then
     return call.ok, call.a, call.b
   elseif not done then
+    give_up(call)
     task:cancel(cancelled or errors.new("cancelled", call.error.message))
     call.expired = nil
     done = wait(call, now() + GRACE, true)

@@ -84,7 +84,11 @@ local function note(pipeline, job, how, err)
 end
 
 -- The broker did not take the settlement: the message comes again, or has been given to somebody else.
-local function unsettled(pipeline, job, what, err)
+-- `how` is what the message has come to all the same, where nobody else notes it.
+local function unsettled(pipeline, job, what, err, how)
+  if how and job.ctx then
+    context.settled(job.ctx, how)
+  end
   local text = ("could not %s a message; the broker delivers it again"):format(what)
   pipeline.log:warn(text, fields_of(job, { error = err }))
 end
@@ -103,7 +107,7 @@ function settle.ack(pipeline, job)
   if pipeline.acks then
     local ok, err = job.message:ack()
     if not ok then
-      return unsettled(pipeline, job, "acknowledge", err)
+      return unsettled(pipeline, job, "acknowledge", err, "ack")
     end
   end
   note(pipeline, job, "ack")
@@ -125,7 +129,7 @@ function settle.give_back(pipeline, job)
   if ok then
     note(pipeline, job, "returned")
   elseif err.code ~= "unsupported" and err.code ~= "settled" then
-    unsettled(pipeline, job, "give back", err)
+    unsettled(pipeline, job, "give back", err, "returned")
   end
 end
 
@@ -136,7 +140,7 @@ function settle.drop(pipeline, job)
     ok, err = job.message:ack()
   end
   if not ok then
-    return unsettled(pipeline, job, "drop", err)
+    return unsettled(pipeline, job, "drop", err, "returned")
   end
   note(pipeline, job, "drop")
 end
@@ -197,7 +201,7 @@ local function retry(pipeline, job, delay)
     if ok then
       return note(pipeline, job, "retry")
     elseif err.code ~= "unsupported" then
-      return unsettled(pipeline, job, "give back", err)
+      return unsettled(pipeline, job, "give back", err, "returned")
     end
   end
   return retry_by_copy(pipeline, job, delay)

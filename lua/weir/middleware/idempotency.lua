@@ -104,13 +104,24 @@ function Guard:note(key, done)
   end
 end
 
+-- Notes what came of the handler. Where that is more than the handler knows, as when its reply cannot be published and
+-- the message comes again, it is noted when the message is settled.
+function Guard:conclude(key, done, ctx)
+  if key == nil or not done or not ctx.on_settled then
+    return self:note(key, done)
+  end
+  ctx:on_settled(function(how)
+    self:note(key, how == "ack")
+  end)
+end
+
 function Guard:one(value, ctx, next)
   local answer, key = self:check(value, ctx)
   if answer then
     return answer
   end
   local function finish(ok, first, ...)
-    self:note(key, ok and result.succeeded(first, (...)))
+    self:conclude(key, ok and result.succeeded(first, (...), ctx), ctx)
     if not ok then
       error(first, 0)
     end
@@ -157,7 +168,8 @@ function Guard:batch(values, ctx, next)
     merge(answers, handled, results, err)
   end
   for n, place in ipairs(handled) do
-    self:note(keys[n] or nil, ok and result.succeeded(answers[place]))
+    local done = ok and not ctx.cancelled and result.succeeded(answers[place], nil, all[place])
+    self:conclude(keys[n] or nil, done, all[place])
   end
   if not ok then
     error(results, 0)

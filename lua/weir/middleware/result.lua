@@ -7,11 +7,16 @@ local result = {}
 
 local FAILED = { retry = true, drop = true, fail = true }
 
---- Whether what a handler returned means that it did its job: anything but a failure, a retry and a drop.
+--- Whether what a handler returned means that it did its job: anything but a failure, a retry and a drop. It did not
+-- where the message comes again whatever it returned: because it was cancelled, or gave the message back itself.
 -- @param value what it returned first
 -- @param err what it returned second
-function result.succeeded(value, err)
-  if value == nil then
+-- @tparam[opt] table ctx of the message
+function result.succeeded(value, err, ctx)
+  local mark = ctx and rawget(ctx, "mark")
+  if ctx and ctx.cancelled or mark and mark.settled and mark.settled ~= "ack" then
+    return false
+  elseif value == nil then
     return err == nil
   end
   return value ~= false and not FAILED[outcome.kind(value) or ""]
