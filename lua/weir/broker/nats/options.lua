@@ -98,7 +98,10 @@ end
 local function host_of(server)
   local scheme, rest = tostring(server):match("^(%a+)://([^/%s]+)/?$")
   local host = rest and rest:match("([^@]+)$")
-  if not host or (scheme ~= "nats" and scheme ~= "tls") then
+  local ending = host and (host:match("^%[[%x:.]+%](.*)$") or host:match("^[^%[%]:]+(.*)$"))
+  local port = ending == "" and 4222 or tonumber(ending and ending:match("^:(%d+)$"))
+  -- What is wrong is not shown: without its host, a server is a user and a password.
+  if not port or port < 1 or port > 65535 or (scheme ~= "nats" and scheme ~= "tls") then
     fail("option 'url': a server is given as \"nats://host:port\" or \"tls://host:port\"")
   end
   return host, scheme

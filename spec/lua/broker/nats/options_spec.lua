@@ -30,6 +30,11 @@ describe("nats.new", function()
     raises("did you mean 'token'", { tokne = "x" })
     raises("option 'url'", { url = "http://x" })
     raises("option 'url'", { url = "" })
+    for _, host in ipairs({ "u:secret", "u:secret@", "u:secret@h:x", "h:0", "h:65536", "h:1?x", "[::1:2", "::1" }) do
+      raises("\"nats://host:port\"", { url = "nats://" .. host })
+      assert.is_nil(select(2, pcall(nats.new, { url = "nats://" .. host })):find("secret"))
+    end
+    assert(nats.new({ url = "nats://u:p@[::1]:4222,tls://h/,nats://a-b.c_d:65535" }))
     raises("1 to 64 servers", { url = {} })
     raises("needs the option 'user'", { password = "x" })
     raises("`public`", { nkey = { seed = "x" } })
