@@ -5,8 +5,10 @@
 -- @module weir.app.delayed
 
 local contract = require("weir.broker.contract")
+local id = require("weir.id")
 local log = require("weir.log")
 local runtime = require("weir.runtime")
+local trace = require("weir.trace")
 local waitlist = require("weir.runtime.waitlist")
 
 local names = contract.headers
@@ -187,11 +189,15 @@ function delayed.remaining(headers, clock)
   return seconds > 0 and math.min(seconds, LONGEST) or nil
 end
 
+-- The headers of a message, and those that every publish should have and this one came without.
 local function copy(headers)
   local new = {}
   for name, value in pairs(headers) do
     new[name] = value
   end
+  new["message-id"] = new["message-id"] or id.message()
+  new["correlation-id"] = new["correlation-id"] or new["message-id"]
+  new.traceparent = new.traceparent or trace.fresh()
   return new
 end
 
@@ -199,13 +205,13 @@ end
 -- @param message
 -- @tparam number attempt that failed
 -- @tparam number delay in seconds
--- @tparam string id the registration that it is for
+-- @tparam string retry_for the registration that it is for
 -- @tparam table clock
-function delayed.copy_headers(message, attempt, delay, id, clock)
+function delayed.copy_headers(message, attempt, delay, retry_for, clock)
   local headers = copy(message.headers)
   headers[names.attempt] = ("%d"):format(attempt + 1)
   headers[names.not_before] = delay > 0 and ("%.0f"):format((clock.time() + delay) * 1000) or nil
-  headers[names.retry_for] = id
+  headers[names.retry_for] = retry_for
   headers[names.origin] = headers[names.origin] or message.destination
   headers[names.failed_at] = headers[names.failed_at] or log.timestamp(clock.time())
   headers["reply-to"] = message.reply_to or headers["reply-to"]

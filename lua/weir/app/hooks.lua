@@ -3,6 +3,7 @@
 
 local errors = require("weir.errors")
 local tasks = require("weir.task")
+local text_of = require("weir.app.text")
 
 local M = {}
 
@@ -27,7 +28,7 @@ end
 
 local function failure(name, hook, err)
   local is_error = errors.is(err)
-  local message = ("the %s hook of %s failed: %s"):format(name, hook.source, is_error and err.message or tostring(err))
+  local message = ("the %s hook of %s failed: %s"):format(name, hook.source, text_of(err))
   return is_error and errors.with(err, { message = message }) or errors.new("hook", message)
 end
 

@@ -14,6 +14,7 @@ local errors = require("weir.errors")
 local hooks = require("weir.app.hooks")
 local subscriptions = require("weir.app.subscriptions")
 local tasks = require("weir.task")
+local text_of = require("weir.app.text")
 
 local M = {}
 
@@ -24,7 +25,7 @@ Running.__index = Running
 local START_TIMEOUT, SHUTDOWN_TIMEOUT = 30, 15
 
 local function as_error(err)
-  return errors.is(err) and err or errors.new("error", tostring(err))
+  return errors.is(err) and err or errors.new("error", text_of(err))
 end
 
 -- --- the start ------------------------------------------------------------------------------------

@@ -14,45 +14,13 @@ local id = require("weir.id")
 local nearest = require("weir.nearest")
 local outcome = require("weir.outcome")
 local policy = require("weir.app.policy")
+local text_of = require("weir.app.text")
 local transaction = require("weir.app.transaction")
 
 local settle = {}
 
 -- Seconds between tries of a settlement that needs a publish that fails.
 local FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60
-
--- Fields of a table that are shown where it has no text of its own.
-local SHOWN = 8
-
--- A table that was raised, such as { reason = "no stock", item = 5 }.
-local function fields_text(err)
-  local parts, more = {}, false
-  for name, value in pairs(err) do
-    local kind = type(value)
-    if kind == "string" or kind == "number" or kind == "boolean" then
-      local shown = kind == "string" and ("%q"):format(value) or tostring(value)
-      parts[#parts + 1] = ("%s = %s"):format(tostring(name), shown)
-    else
-      more = true
-    end
-  end
-  table.sort(parts)
-  more = more or #parts > SHOWN
-  return ("{ %s%s }"):format(table.concat(parts, ", ", 1, math.min(#parts, SHOWN)), more and ", ..." or "")
-end
-
-local function text_of(err)
-  local ok, text = pcall(function()
-    if type(err) ~= "table" then
-      return tostring(err)
-    elseif type(err.message) == "string" then
-      return err.message
-    end
-    local meta = getmetatable(err)
-    return meta ~= nil and meta.__tostring and tostring(err) or fields_text(err)
-  end)
-  return ok and type(text) == "string" and text or "(an error that cannot be shown)"
-end
 
 settle.text_of = text_of
 

@@ -111,6 +111,29 @@ describe("a retry", function()
     end)
   end)
 
+  it("and a dead letter have ids and a trace, also where the message had none", function()
+    run({ without = { "attempts" } }, function(t)
+      local copies, letters = t:spy("in"), t:spy("dead")
+      t:start("in", { policy = {
+        retry = { max_attempts = 2, backoff = "none" },
+        dead_letter = { to = "dead" },
+      } }, function()
+        return nil, "no"
+      end)
+      t:send("in", "1")
+      t:until_true(function()
+        return #letters == 1
+      end)
+      assert.is_nil(copies[1].headers["message-id"])
+      local copy, letter = copies[2].headers, letters[1].headers
+      assert.is_string(copy["message-id"])
+      assert.equal(copy["message-id"], letter["message-id"])
+      assert.equal(copy["message-id"], letter["correlation-id"])
+      assert.equal(copy.traceparent, letter.traceparent)
+      assert.matches("^00%-%x+%-%x+%-01$", letter.traceparent)
+    end)
+  end)
+
   it("that is a copy is left alone by other subscriptions", function()
     run({ without = COUNTS_NOTHING }, function(t)
       local calls = {}

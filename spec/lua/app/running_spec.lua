@@ -164,6 +164,16 @@ describe("an application that is started", function()
     assert.equal("new", (broker:state()))
   end)
 
+  it("says what a hook raised, also where that is a table", function()
+    local app = support.app()
+    app:on("startup", function()
+      error({ reason = "no database" })
+    end)
+    local ok, err = app:start()
+    assert.is_nil(ok)
+    assert.matches('failed: { reason = "no database" }', err.message, 1, true)
+  end)
+
   it("goes on with the other hooks of the end when one raises, and logs it", function()
     local app, _, lines = support.app()
     local done
