@@ -213,17 +213,6 @@ local function failure_of_call(a, stopped)
   return { class = policy.class_of(a.error), error = a.error, traceback = a.traceback }
 end
 
-local function observe(pipeline, entry, values, ctx, ok, a, b)
-  local handled = pipeline.observer.handled
-  if handled then
-    local err = b
-    if not ok then
-      err = b == true and a or a.error
-    end
-    handled(pipeline.registration, entry.handler, values, ctx, ok and settle.describe(a, b) or "fail", err)
-  end
-end
-
 -- Handles a list of messages.
 local function take_list(pipeline, entry, list, attempt)
   local values, messages, count = decode_all(pipeline, entry, list, attempt)
@@ -238,7 +227,7 @@ local function take_list(pipeline, entry, list, attempt)
     pipeline.log:error("a handler did not end after its timeout and goes on in the background", { handler = entry.id })
   end
   if pipeline.observer then
-    observe(pipeline, entry, values, ctx, ok, a, b)
+    handle.observe(pipeline, entry, values, ctx, ok, a, b)
   end
   local touched = rawget(ctx, "mark") or rawget(ctx, "items")
   local usual = not touched and not pipeline.observer and not pipeline.cancelled

@@ -227,7 +227,8 @@ local function failed_call(pipeline, job, err, stopped)
   settle.fail(pipeline, job, failure)
 end
 
-local function observe(pipeline, entry, value, ctx, ok, a, b)
+--- Tells the observer what the call of a handler came to.
+function handle.observe(pipeline, entry, value, ctx, ok, a, b)
   local handled = pipeline.observer.handled
   if handled then
     local err = b
@@ -258,7 +259,7 @@ function handle.call(pipeline, entry, message, value, ctx, attempt)
     ok, a, b = xpcall(entry.call, raised, value, ctx)
   end
   if pipeline.observer then
-    observe(pipeline, entry, value, ctx, ok, a, b)
+    handle.observe(pipeline, entry, value, ctx, ok, a, b)
   end
   if not ok then
     return failed_call(pipeline, job, a, b)

@@ -199,11 +199,11 @@ local function chain(middleware, fn)
   return fn
 end
 
--- Calls a function that raises plain texts for misuse, and blames the caller's caller.
+-- Calls a function that raises for misuse, and blames the caller's caller, and nobody else.
 local function checked(level, fn, ...)
   local ok, result = pcall(fn, ...)
   if not ok then
-    error(result, level + 1)
+    error(type(result) == "string" and result:gsub("^[^\n]-weir/[%w_/]+%.lua:%d+: ", "") or result, level + 1)
   end
   return result
 end

@@ -108,8 +108,13 @@ describe("publishing", function()
         ["names of headers are strings"] = { 1, { to = "out", headers = { "a" } } },
         ["unknown codec"] = { 1, { to = "out", codec = "jsn" } },
       }) do
-        local ok, err = pcall(t.publisher.publish, t.publisher, call[1], call[2])
+        local ok, err = pcall(function()
+          local done = t.publisher:publish(call[1], call[2])
+          return done
+        end)
         assert.is_false(ok)
+        assert.matches("^spec/lua/app/publisher_spec.lua:%d+: ", err)
+        assert.is_nil(err:find("/weir/", 1, true), err)
         assert.is_truthy(err:find(text, 1, true), err)
       end
     end)
