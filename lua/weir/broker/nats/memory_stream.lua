@@ -212,6 +212,9 @@ function M.new(owner, clock, config)
     bytes = 0,
     last_of = {}, -- subject -> its last position
     ids = {}, -- message id -> position and time
+    recent = {}, -- the ids, oldest first, at recent_first to recent_last
+    recent_first = 1,
+    recent_last = 0,
     consumers = {},
     serial = 0,
   }, Stream)
@@ -306,14 +309,24 @@ local function unmet(self, subject, headers)
     or differs("last-msg-id", self.last_id or "")
 end
 
+-- Forgets the ids of messages that may come again by now.
+local function forget_ids(self, before)
+  local recent, ids, first = self.recent, self.ids, self.recent_first
+  while recent[first] and ids[recent[first]].time <= before do
+    ids[recent[first]], recent[first] = nil, nil
+    first = first + 1
+  end
+  self.recent_first = first
+end
+
 --- Stores a message.
 -- @return the receipt; or nil and an error
 function Stream:append(subject, payload, headers)
   self:expire()
   local now, id = self.clock.time(), headers["nats-msg-id"]
+  forget_ids(self, now - (self.config.duplicate_window or DUPLICATES * 1e9) / 1e9)
   local known = id and self.ids[id]
-  local window = (self.config.duplicate_window or DUPLICATES * 1e9) / 1e9
-  if known and now - known.time < window then
+  if known then
     return { stream = self.name, sequence = known.position, duplicate = true }
   end
   local err = unmet(self, subject, headers) or make_room(self, subject, #payload)
@@ -329,6 +342,8 @@ function Stream:append(subject, payload, headers)
   self.last_of[subject], self.last_id = position, id
   if id then
     self.ids[id] = { position = position, time = now }
+    self.recent_last = self.recent_last + 1
+    self.recent[self.recent_last] = id
   end
   for _, consumer in pairs(self.consumers) do
     consumer:notify()

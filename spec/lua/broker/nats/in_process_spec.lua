@@ -319,6 +319,31 @@ describe("the NATS broker in process, by a clock", function()
     return clock
   end
 
+  it("knows the ids of messages for two minutes, and then forgets them", function()
+    local clock = virtual()
+    local broker = nats.new({ jetstream = { stream = "S", create = true } }):in_process(clock)
+    assert(broker:connect())
+    assert(broker:subscribe("s"))
+    local publisher = broker:publisher()
+    local function publish(id)
+      return select(2, publisher:publish("s", "x", nil, { message_id = id })).duplicate
+    end
+    for i = 1, 100 do
+      assert.is_false(publish("id" .. i))
+    end
+    clock.advance(119)
+    assert.is_true(publish("id1"))
+    assert.is_false(publish("late"))
+    clock.advance(1)
+    assert.is_false(publish("id1"))
+    assert.is_true(publish("late"))
+    local known = 0
+    for _ in pairs(broker.streams.S.ids) do
+      known = known + 1
+    end
+    assert.equal(2, known)
+  end)
+
   it("delays and redelivers when time passes, and says when it is quiet", function()
     local clock = virtual()
     local broker = nats.new({ jetstream = { stream = "S", create = true, ack_wait = 60 } }):in_process(clock)
