@@ -3,7 +3,8 @@
 --     local log = require("weir.log").new({ format = "json" })
 --     log:warn("the queue is full", { queue = "orders", messages = 10000 })
 --
--- As text, one line for people: time, level, message, fields; in colour on a terminal. As JSON, one object a line:
+-- As text, one line for people: time, level, message, fields; in colour on a terminal. Of several lines is only the
+-- field `traceback`, and those after the first begin with spaces. As JSON, one object a line:
 -- `time` (ISO 8601, UTC), `level`, `message` and the fields, for programs. Bytes that are no UTF-8 and control
 -- characters are escaped, so that what a message carries cannot write a line of its own.
 -- @module weir.log
@@ -80,14 +81,26 @@ local function quoted(value)
   return text:find('[%s"=]') and '"' .. text:gsub('"', '\\"') .. '"' or text
 end
 
+-- The lines of a traceback, below the line that it belongs to.
+local function indented(traceback)
+  local lines = {}
+  for line in traceback:sub(1, LONGEST):gmatch("[^\n]+") do
+    lines[#lines + 1] = "\n    " .. clean((line:gsub("\t", "  ")))
+  end
+  return table.concat(lines)
+end
+
 local function as_text(self, seconds, level, message, fields)
   local colour = self.colour and COLOURS[level] or ""
   local reset = colour ~= "" and RESET or ""
   local parts = { ("%s %s%-5s%s %s"):format(stamp(seconds), colour, level, reset, clean(message)) }
+  local traceback = type(fields.traceback) == "string" and indented(fields.traceback) or nil
   for _, key in ipairs(sorted_keys(fields)) do
-    parts[#parts + 1] = ("%s=%s"):format(clean(key), quoted(fields[key]))
+    if key ~= "traceback" or not traceback then
+      parts[#parts + 1] = ("%s=%s"):format(clean(key), quoted(fields[key]))
+    end
   end
-  return table.concat(parts, " ")
+  return table.concat(parts, " ") .. (traceback or "")
 end
 
 -- What JSON cannot say becomes text.

@@ -65,6 +65,16 @@ describe("the log", function()
     end
   end)
 
+  it("writes a traceback below its line, as text", function()
+    local to, lines = logger()
+    to:error("failed", { handler = "x", traceback = "stack traceback:\n\ta.lua:1: in f\27[2J\n2026 error b" })
+    local expected = "error failed handler=x\n    stack traceback:\n      a.lua:1: in f\\x1b[2J\n    2026 error b"
+    assert.equal(expected, lines[1]:match("^%S+ (.*)$"))
+    to, lines = logger({ format = "json" })
+    to:error("failed", { traceback = "a\nb" })
+    assert.is_nil(lines[1]:find("\n"))
+  end)
+
   it("shows only the beginning of a huge value", function()
     local to, lines = logger()
     to:info("x", { payload = ("a"):rep(1e6) })

@@ -137,6 +137,27 @@ function App:publisher(options)
   return (require("weir.app.bound")(self, options, source))
 end
 
+--- Dead letters, of one of its brokers: see `weir.dead_letters`. To be used while the application runs.
+-- @tparam string name where they are
+-- @tparam[opt] table options `broker`: the label of their broker, the first one when left out; `origin`: of the broker
+--   that they came from, the same when left out
+-- @return it, with `list`, `replay` and `remove`
+function App:dead_letters(name, options)
+  options = errors.options("app:dead_letters", options, { broker = "string", origin = "string" }, 2)
+  local function find(label)
+    -- Where it runs, those that it runs with: tests have others.
+    for i, each in ipairs(self.running and self.running.links or self.brokers) do
+      if each.label == label or (label == nil and i == 1) then
+        return each.broker
+      end
+    end
+    local text = label and ("has no broker '%s'"):format(label) or "has no broker"
+    error(("app:dead_letters: the application '%s' %s"):format(self.title, text), 3)
+  end
+  local broker = find(options.broker)
+  return require("weir.dead_letters")(broker, name, options.origin and find(options.origin) or broker)
+end
+
 --- Adds a hook: a function that is called with the state and the application when
 --
 -- - "startup": it is about to start, nothing is connected yet. What it returns is the state: the next hooks and the

@@ -229,7 +229,8 @@ local function log_failure(pipeline, job, failure, action, delay, reason)
     after = delay and tonumber(("%.3f"):format(delay)),
     source = job.entry.handler.source,
     reason = reason ~= failure.class and reason or nil,
-    traceback = failure.traceback,
+    -- What comes again says where it failed each time; the whole way there is told once.
+    traceback = (action ~= "retry" or pipeline.log:enabled("debug")) and failure.traceback or nil,
   }))
 end
 
