@@ -2,8 +2,8 @@
  * JSON texts as Lua values, by simdjson: what the codec "json" decodes with, before lua-cjson.
  *
  * It decodes what it decodes to values equal to lua-cjson's with the settings of that codec, and
- * leaves every other text to it: no text has two meanings, and all errors are lua-cjson's. Left are texts
- * that are no JSON or no UTF-8, that nest more than 64 deep, that have numbers beyond what a
+ * leaves every other text to it: no text has two meanings, and all errors are lua-cjson's. Left are
+ * texts that are no JSON or no UTF-8, that nest more than 64 deep, that have numbers beyond what a
  * double or 64 bits hold, or half of a surrogate pair, and those longer than 1 MiB, so that what
  * is reserved for parsing (some 15 bytes for each of the longest text so far) is bounded.
  *
