@@ -1,6 +1,7 @@
 --- An application as plain data: for documents, tests and people.
 -- @module weir.app.describe
 
+local codecs = require("weir.codec")
 local check = require("weir.app.check")
 local settings = require("weir.app.settings")
 
@@ -14,7 +15,19 @@ local function destination(label, value)
   elseif type(value) == "string" then
     return { to = value, broker = label }
   end
-  return { to = value.to, broker = value.broker or label, codec = value.codec and value.codec.name }
+  return {
+    to = value.to,
+    broker = value.broker or label,
+    codec = value.codec and value.codec.name,
+    content_type = value.codec and value.codec.content_type,
+    schema = value.schema,
+  }
+end
+
+-- What the bytes of a codec are called; a codec of the user's own may not say.
+local function content_type(codec)
+  local ok, known = pcall(codecs.get, codec or "json")
+  return ok and known.content_type or nil
 end
 
 local function describe_policy(label, policy)
@@ -44,6 +57,7 @@ local function describe_handler(label, handler)
     description = options.description,
     deprecated = options.deprecated,
     codec = handler.codec and handler.codec.name,
+    content_type = content_type(handler.codec),
     schema = handler.schema,
     filter = type(options.filter) == "table" and options.filter or options.filter ~= nil or nil,
     reply = destination(label, handler.reply),
@@ -54,6 +68,18 @@ local function describe_handler(label, handler)
     policy = describe_policy(label, handler.policy),
     middleware = #handler.middleware,
   }
+end
+
+local SETTINGS = { "kind", "group", "queue", "stream", "durable", "consumer" }
+
+-- What of a descriptor others have to know in order to share the subscription.
+local function settings_of(descriptor)
+  local result = {}
+  for _, name in ipairs(SETTINGS) do
+    local value = descriptor[name]
+    result[name] = type(value) == "string" and value or nil
+  end
+  return next(result) and result or nil
 end
 
 local function describe_subscription(each)
@@ -68,6 +94,7 @@ local function describe_subscription(each)
     broker = label,
     name = each.descriptor.name,
     pattern = each.descriptor.pattern or false,
+    settings = settings_of(each.descriptor),
     batch = each.batch and { max = each.batch.max, linger = each.batch.linger },
     workers = { count = each.workers.count, by = by and (by == "key" and "key" or "function") or nil },
     source = each.source,
@@ -86,7 +113,9 @@ function M.describe(app)
   for _, name in ipairs(INFO) do
     result[name] = app.options[name]
   end
+  local by_label = {} -- codecs
   for i, link in ipairs(found.links) do
+    by_label[link.label] = link.options.codec
     result.brokers[i] = {
       label = link.label,
       kind = link.broker.kind,
@@ -102,12 +131,14 @@ function M.describe(app)
     local options = each.options
     local label = options.broker or (found.links[1] and found.links[1].label)
     local codec = options.codec
+    local _, good = settings.check("publisher", options)
     result.publishers[i] = {
       name = options.name,
       to = options.to,
       broker = label,
       codec = type(codec) == "table" and codec.name or codec,
-      schema = select(2, settings.check("publisher", options)).schema,
+      content_type = content_type(good.codec or by_label[label] or app.options.codec),
+      schema = good.schema,
       source = each.source,
     }
   end

@@ -18,13 +18,15 @@ function inherit.full_name(prefix, name)
   return prefix .. name
 end
 
---- A destination as `{ to, broker, codec }`, with the prefix before its name.
+--- A destination as `{ to, broker, codec, schema }`, with the prefix before its name; `to` stays true where it is.
 function inherit.place(prefix, value)
   if type(value) == "string" then
     return { to = inherit.full_name(prefix, value) }
   end
-  local copy = { to = value.to and inherit.full_name(prefix, value.to), broker = value.broker }
+  local to = value.to
+  local copy = { to = type(to) == "string" and inherit.full_name(prefix, to) or to, broker = value.broker }
   copy.codec = value.codec and codec.get(value.codec) or nil
+  copy.schema = settings.schema_of(value.schema)
   return copy
 end
 

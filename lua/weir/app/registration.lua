@@ -6,7 +6,8 @@
 -- nil), `source` ("file:line") and `handlers`, a list in which the one without a filter is the last. A handler has
 -- `id`, `fn`, `filter` (`function(ctx, value)` or nil), `codec`, `schema`, `timeout`, `reply` (true or a destination),
 -- `outputs` (names to destinations), `manual` (it settles itself), `transactional`, `middleware`, `publish_middleware`,
--- `policy` and `source`. A destination is a name, or `{ to, broker, codec }`.
+-- `policy` and `source`. A destination is a name, or `{ to, broker, codec, schema }`; that of a reply may have true as
+-- `to`.
 -- @module weir.app.registration
 
 local inherit = require("weir.app.inherit")
@@ -128,7 +129,7 @@ local function destination(self, link, prefix, value, source)
   elseif place.broker == link.label then
     place.broker = nil
   end
-  return (place.broker or place.codec) and place or place.to
+  return (place.broker or place.codec or place.schema) and place or place.to
 end
 
 local function add_reply(self, handler, good, link, prefix, what)
@@ -138,6 +139,10 @@ local function add_reply(self, handler, good, link, prefix, what)
     if type(good.reply) == "table" and not good.reply.to then
       self.report:mistake(handler.source, "%s: 'reply' has no 'to'; give a name, or reply = true for where the"
         .. " message asks for it", what)
+      return
+    elseif type(good.reply) == "table" and good.reply.to == true and good.reply.broker then
+      self.report:mistake(handler.source, "%s: the reply goes where the message asks for it (to = true), so 'broker'"
+        .. " has no meaning", what)
       return
     end
     handler.reply = destination(self, link, prefix, good.reply, handler.source)

@@ -236,7 +236,15 @@ local on_failure = fields({
 }, action)
 
 local place = { to = text, broker = text }
-local output_place = { to = text, broker = text, codec = a_codec }
+local output_place = { to = text, broker = text, codec = a_codec, schema = a_schema }
+local reply_place = {
+  to = rule("a name, or true for where the message asks for it", function(value)
+    return value == true or (type(value) == "string" and value ~= "")
+  end),
+  broker = text,
+  codec = a_codec,
+  schema = a_schema,
+}
 
 local dead_letter = fields(place, rule("a name, a table with 'to', or false", function(value)
   return value == false or (type(value) == "string" and value ~= "")
@@ -275,9 +283,14 @@ local function outputs(list, path, value)
   end
 end
 
-local reply = fields(output_place, rule("a name, true for where the message asks for it, or a table", function(value)
+local reply = fields(reply_place, rule("a name, true for where the message asks for it, or a table", function(value)
   return value == true or (type(value) == "string" and value ~= "")
 end))
+
+--- The schema of a good option: itself, or what its description was made into.
+function settings.schema_of(value)
+  return value and made[value] or value
+end
 
 -- --- which level has which ------------------------------------------------------------------------
 

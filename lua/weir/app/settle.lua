@@ -293,12 +293,15 @@ local function reply_place(job)
   local reply = job.entry.reply
   local message = job.message -- a batch as a whole has none
   local asked_for = message and (message.reply_to or message.headers["reply-to"])
-  if type(reply) == "string" or type(reply) == "table" then
+  local open = reply == true or type(reply) == "table" and reply.to == true
+  if reply and not open then
     return reply
+  elseif asked_for and open and reply ~= true then
+    return { to = asked_for, codec = reply.codec, schema = reply.schema }
   elseif asked_for then
     return asked_for
   end
-  if reply == true then
+  if open then
     return false
   end
 end
@@ -318,7 +321,13 @@ local function answer(pipeline, job, place, value)
   elseif place then
     options.to = options.to or place
   end
-  local ok, err = pipeline:publish(job.ctx, value, options)
+  local ok, err = true, nil
+  if type(place) == "table" and place.schema then
+    ok, err = place.schema:validate(value)
+  end
+  if ok then
+    ok, err = pipeline:publish(job.ctx, value, options)
+  end
   if not ok then
     local message = "what the handler answered could not be published to '%s': %s"
     return nil, errors.with(errors.is(err) and err or errors.new("error"), {

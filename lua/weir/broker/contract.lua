@@ -21,7 +21,9 @@
 --   defaults.
 -- - `broker.conformance` (optional): options of the conformance suite that hold for every such broker, such as
 --   `descriptor`; for `weir conformance URL`.
--- - `broker:describe()`: `{ protocol, host, pathname, version }` for documents; never credentials.
+-- - `broker:describe()`: `{ protocol, host, pathname, version, security }` for documents; never credentials. Several
+--   hosts have commas between them. `security`: how it asks who is there, with commas, too: "user_password", "token",
+--   "key_pair", "certificate", "http_basic", "http_bearer"; nil where nobody has to say.
 -- - `broker:in_process(clock)`: a broker of the same behaviour that lives in this process and needs no server. What it
 --   delays it delays by `clock`. It has two methods more, so that tests know when it is quiet: `pending()`, a
 --   number that is 0 when no message is ready or unsettled where there is a subscription (the delayed ones do not

@@ -185,7 +185,9 @@ describe("app:describe", function()
     assert.same({ to = "dead", broker = "audit" }, second.handlers[1].policy.dead_letter)
     assert.matches("app_spec.lua:%d+$", second.source)
     about.publishers[1].source = nil
-    assert.same({ { name = "alarms", to = "alarms", broker = "audit", codec = "json" } }, about.publishers)
+    assert.same({ { name = "alarms", to = "alarms", broker = "audit", codec = "json",
+      content_type = "application/json" } }, about.publishers)
+    assert.same({ group = "g" }, first.settings)
   end)
 
   it("works with mistakes, which it lists", function()
@@ -248,6 +250,18 @@ describe("app:publisher", function()
     local double = app:publisher({ to = "double" })
     start(app)
     assert.equal(42, (double:request(21, nil, 5)))
+  end)
+
+  it("is answered by what fits the schema of the reply, and by nothing else", function()
+    local app, _, lines = support.app({ retry = false, on_failure = "drop" })
+    app:subscriber("double", { reply = { to = true, schema = { maximum = 10 } } }, function(number)
+      return number * 2
+    end)
+    local double = app:publisher({ to = "double" })
+    start(app)
+    assert.equal(8, (double:request(4, nil, 5)))
+    assert.equal("timeout", select(2, double:request(8, nil, 0.05)).code)
+    assert.matches("must be at most 10, not 16", table.concat(lines, "\n"))
   end)
 
   it("publishes several, and goes through the middleware of the application and its broker", function()

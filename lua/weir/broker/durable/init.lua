@@ -397,9 +397,27 @@ function Broker:browse(destination, limit)
   return list
 end
 
+-- How the server learns who asks; not what it is told. Only the schemes that HTTP has a name for are known.
+local function security(self)
+  for name, value in pairs(self.options.headers or {}) do
+    local scheme = type(name) == "string" and name:lower() == "authorization" and type(value) == "string"
+      and value:match("^(%a+) ")
+    if scheme and (scheme:lower() == "basic" or scheme:lower() == "bearer") then
+      return "http_" .. scheme:lower()
+    end
+  end
+  return self.url:find("^https?://[^/]*@") and "http_basic" or nil
+end
+
+--- For documents; without credentials.
 function Broker:describe()
-  local scheme, host, path = self.url:match("^(https?)://([^/]+)(.*)$")
-  return { protocol = scheme, host = host:gsub("^.*@", ""), pathname = path ~= "" and path or nil }
+  local scheme, host, path = self.url:match("^(https?)://([^/?#]+)([^?#]*)")
+  return {
+    protocol = scheme,
+    host = host:gsub("^.*@", ""),
+    pathname = path ~= "" and path or nil,
+    security = security(self),
+  }
 end
 
 --- A memory broker on which every destination keeps all it gets, and every consumer reads all of it.

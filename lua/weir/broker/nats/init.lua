@@ -180,7 +180,9 @@ end
 
 --- For documents; without credentials.
 function Broker:describe()
-  return { protocol = "nats", host = table.concat(self.settings.hosts, ","), version = "2.9" }
+  local settings = self.settings
+  local host = table.concat(settings.hosts, ",")
+  return { protocol = "nats", host = host, version = "2.9", security = settings.security }
 end
 
 --- A broker of the same behaviour in this process, without a server.

@@ -176,6 +176,25 @@ local function subject_part(option, value, pattern)
   return value
 end
 
+-- The ways in which clients say who they are, without what they say.
+local function security(opts, list)
+  local url = table.concat(list, " ")
+  local ways = {}
+  if opts.user or url:find("://[^/%s@]*:[^/%s]*@") then
+    ways[#ways + 1] = "user_password"
+  end
+  if opts.token or url:find("://[^/%s@:]+@") then
+    ways[#ways + 1] = "token"
+  end
+  if opts.creds or opts.nkey then
+    ways[#ways + 1] = "key_pair"
+  end
+  if type(opts.tls) == "table" and opts.tls.cert then
+    ways[#ways + 1] = "certificate"
+  end
+  return #ways > 0 and table.concat(ways, ",") or nil
+end
+
 --- Reads the options of a broker; raises for what is wrong.
 -- @treturn table settings, with `native` for the C module
 function M.read(opts)
@@ -207,6 +226,7 @@ function M.read(opts)
   subject_part("domain", opts.domain, "^[^%s%c%*>%.]+$")
   settings.api = opts.domain and ("$JS.%s.API."):format(opts.domain) or "$JS.API."
   settings.native = native(opts, settings)
+  settings.security = security(opts, settings.servers)
   return settings
 end
 

@@ -450,7 +450,7 @@ describe("the durable broker", function()
       assert.matches(message, err.message)
     end
     assert.is_nil(tostring(broker):find("secret"))
-    assert.same({ protocol = "http", host = "h.example", pathname = "/x" }, broker:describe())
+    assert.same({ protocol = "http", host = "h.example", pathname = "/x", security = "http_bearer" }, broker:describe())
   end)
 
   it("reports a checkpoint that is none, and one that cannot be written", with(function(broker, publisher, topic)
