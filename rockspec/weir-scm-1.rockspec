@@ -17,6 +17,7 @@ dependencies = {
   "lua >= 5.4, < 5.5",
   "luv >= 1.44",
   "lua-cjson >= 2.1",
+  "argparse >= 0.7.1",
 }
 external_dependencies = {
   LIBUV = { header = "uv.h" },

@@ -3,10 +3,11 @@
 -- A subcommand NAME is the module `weir.cli.NAME`, a table of
 --
 -- - `summary`: one line for `weir help`;
--- - `usage` (optional): what follows `weir NAME` in its usage line;
--- - `help` (optional): the text below the usage line in `weir help NAME`;
--- - `run(args, console)`: does the job with the words after its name; returns the exit status (nil
---   is 0), or `nil, err` with an error to print. @{usage_error} makes an `err` for misuse.
+-- - `words`, `options` and texts: what `weir.cli.arguments` reads for it; or, for one that reads its
+--   words itself, `usage` (what follows `weir NAME` in its usage line) and `help` (the text below it);
+-- - `run(args, console)`: does the job with what was read, by name, or with the words after its name;
+--   returns the exit status (nil is 0), or `nil, err` with an error to print. @{usage_error} makes an
+--   `err` for misuse.
 --
 -- and its name is in the list `commands` below. It is loaded when it is needed, so a command costs
 -- the others nothing.
@@ -23,7 +24,7 @@ M.FAILED = 1
 M.USAGE = 2
 
 -- In the order of `weir help`.
-local commands = { "help", "version", "run", "conformance", "durable" }
+local commands = { "help", "version", "run", "check", "conformance", "durable" }
 
 local usage_mt = {
   __name = "weir.cli.usage_error",
@@ -65,6 +66,17 @@ function M.load(name)
   return nil, M.usage_error(message)
 end
 
+--- The module that reads words.
+-- @treturn ?table
+-- @return or why it is not there
+function M.arguments()
+  local ok, found = pcall(require, "weir.cli.arguments")
+  if ok then
+    return found
+  end
+  return nil, "the Lua module argparse does not load; install it (Debian: lua-argparse, LuaRocks: argparse)"
+end
+
 local function is_terminal(file)
   local ok, uv = pcall(require, "luv")
   if not ok or os.getenv("NO_COLOR") or os.getenv("TERM") == "dumb" then
@@ -103,6 +115,23 @@ local function report(console, err, hint)
   end
 end
 
+-- What a command is run with. A usage error says what is wrong with the words.
+local function read(name, command, args)
+  if not command.words and not command.options then
+    return args
+  end
+  local arguments, err = M.arguments()
+  if not arguments then
+    return nil, err
+  end
+  local given
+  given, err = arguments.read(name, command, args)
+  if not given then
+    return nil, M.usage_error(err)
+  end
+  return given
+end
+
 local shortcuts = { ["--help"] = "help", ["-h"] = "help", ["--version"] = "version" }
 
 local function call(name, args, console)
@@ -117,8 +146,11 @@ local function call(name, args, console)
       return require("weir.cli.help").run({ name }, console)
     end
   end
-  local status
-  status, err = command.run(args, console)
+  local given, status
+  given, err = read(name, command, args)
+  if given then
+    status, err = command.run(given, console)
+  end
   if status == nil and err ~= nil then
     return nil, err, "weir help " .. name
   end

@@ -11,36 +11,13 @@ end
 -- What was raised, as a sentence; without what C or the loader would add.
 local function text_of(err)
   if type(err) == "string" then
-    return err
+    -- Where a module is missing, Lua lists every place that it has looked at.
+    local place, name = err:match("^([^\n]*)module '([^'\n]*)' not found:\n")
+    local missing = "%sthe module '%s' is not found: it is neither installed nor beside the file"
+    return name and missing:format(place, name) or err
   end
   local ok, text = pcall(tostring, err)
   return ok and text or ("an error that is a %s was raised"):format(type(err))
-end
-
--- Where a module is missing, Lua lists every place that it has looked at, and not the line that asks for it.
-local function explain(err)
-  local name = type(err) == "string" and err:match("^module '([^']*)' not found:")
-  if not name then
-    return err
-  end
-  for level = 2, 100 do
-    local frame = debug.getinfo(level, "Sl")
-    if not frame then
-      break
-    elseif frame.currentline > 0 then
-      local text = "%s:%d: the module '%s' is not found: it is neither installed nor beside the file"
-      return text:format(frame.short_src, frame.currentline, name)
-    end
-  end
-  return err
-end
-
-local function run(chunk)
-  local ok, result = xpcall(chunk, explain)
-  if not ok then
-    error(result, 0)
-  end
-  return result
 end
 
 -- Modules beside the file are found, as those beside a script are that is in the current directory.
@@ -63,9 +40,7 @@ return function(path)
     return nil, errors.new("load", why)
   end
   find_neighbours(path)
-  local ok, result, made, ended = app_module.observe(function()
-    return run(chunk)
-  end)
+  local ok, result, made, ended = app_module.observe(chunk)
   if not ok then
     return nil, errors.new("load", text_of(result))
   elseif ended then

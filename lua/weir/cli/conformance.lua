@@ -1,76 +1,32 @@
 --- `weir conformance`: checks that a broker fulfils the contract.
 -- @module weir.cli.conformance
 local cli = require("weir.cli")
-local nearest = require("weir.nearest")
 
 local M = {
   summary = "check that a broker does what the contract of brokers says",
-  usage = "MODULE|FILE.lua|URL [OPTION...]",
-  help = [[
+  intro = [[
 MODULE or FILE.lua returns the options of the suite, at least { make = function() return BROKER end },
 or a broker module, whose new() is called without options. URL is that of a server to run on, such as
 nats://127.0.0.1:4222. Each check is printed with its result; those of capabilities that the broker does
 not claim are replaced by one that it refuses them honestly. Then all that need no server run again on
-its twin in process.
-
-  --only PATTERN   only the checks whose names match, a Lua pattern: --only '^settlement'
-  --list           print the names of the checks and what each proves; without MODULE, all of them
-  --json           one JSON object for each check, and one for the whole, in lines
-
-Exit status: 0 nothing failed, 1 something did, or the broker could not be loaded, 2 wrong use.]],
+its twin in process.]],
+  words = { { "name", "MODULE|FILE.lua|URL", "what to check", optional = true } },
+  options = {
+    {
+      "only", "PATTERN", "only the checks whose names match, a Lua pattern: --only '^settlement'",
+      read = function(text)
+        if pcall(string.find, "", text) then
+          return text
+        end
+        return nil, "is no Lua pattern, such as string.find takes"
+      end,
+    },
+    { "list", nil, "print the names of the checks and what each proves; without MODULE, all of them" },
+    { "json", nil, "one JSON object for each check, and one for the whole, in lines" },
+  },
+  examples = { "weir conformance weir.broker.memory", "weir conformance mybroker.lua --only '^settlement'" },
+  statuses = "0 nothing failed, 1 something did, or the broker could not be loaded, 2 wrong use.",
 }
-
-local OPTIONS = { "json", "list", "only" }
-
-local function usage(message, ...)
-  return nil, cli.usage_error(message:format(...))
-end
-
-local function read_option(result, args, i)
-  local name, value = args[i]:match("^%-%-([%w-]+)=(.*)$")
-  name = name or args[i]:match("^%-%-([%w-]+)$")
-  if name == "json" or name == "list" then
-    if value then
-      return usage("--%s takes no value", name)
-    end
-    result[name] = true
-    return i + 1
-  elseif name ~= "only" then
-    local meant = name and nearest(name, OPTIONS)
-    return usage("unknown option '%s'%s", args[i], meant and ("; did you mean '--%s'?"):format(meant) or "")
-  end
-  local used = value and 1 or 2
-  value = value or args[i + 1]
-  if not value then
-    return usage("--only needs a value")
-  elseif not pcall(string.find, "", value) then
-    return usage("--only: '%s' is no Lua pattern", value)
-  end
-  result.only = value
-  return i + used
-end
-
-local function read(args)
-  local result, i = {}, 1
-  while i <= #args do
-    if args[i]:find("^%-.") then
-      local err
-      i, err = read_option(result, args, i)
-      if not i then
-        return nil, err
-      end
-    elseif result.name then
-      return usage("one word too many: '%s'", args[i])
-    else
-      result.name = args[i]
-      i = i + 1
-    end
-  end
-  if not result.name and not result.list then
-    return usage("the module or the file of the broker is missing")
-  end
-  return result
-end
 
 local function list(options, console)
   local count = 0
@@ -126,16 +82,14 @@ local function sum(results)
   return counts
 end
 
-function M.run(args, console)
-  local options, err = read(args)
-  if not options then
-    return nil, err
+function M.run(options, console)
+  if not options.name and not options.list then
+    return nil, cli.usage_error("the module or the file of the broker is missing")
   elseif options.list then
     return list(options, console)
   end
   local conformance = require("weir.conformance")
-  local given
-  given, err = conformance.load(options.name)
+  local given, err = conformance.load(options.name)
   if not given then
     return nil, err
   end

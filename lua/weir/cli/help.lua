@@ -41,6 +41,16 @@ function M.run(args, console)
   if not command then
     return nil, err
   end
+  if command.words or command.options then
+    local arguments
+    arguments, err = cli.arguments()
+    if not arguments then
+      return nil, err
+    end
+    local text = arguments.help(args[1], command):gsub("^Usage:", console:style(console.out, "bold", "%0"))
+    console.out:write(text, "\n")
+    return cli.OK
+  end
   local usage = command.usage and " " .. command.usage or ""
   local out = console.out
   out:write(console:style(out, "bold", "Usage:"), " weir ", args[1], usage, "\n\n")

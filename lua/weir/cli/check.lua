@@ -1,0 +1,94 @@
+--- `weir check FILE`: says all that is wrong with the wiring of an application, without connecting.
+-- @module weir.cli.check
+local arguments = require("weir.cli.arguments")
+local cli = require("weir.cli")
+local json = require("weir.cli.json")
+
+local M = {
+  summary = "check the wiring of an application, without connecting",
+  intro = [[
+Loads FILE and says everything that is wrong with the application it returns: names of options, values, what
+brokers are capable of, dead letters, filters. Each mistake comes with its file and line. What is doubtful is said
+too, and is no mistake.]],
+  words = { { "file", "FILE", "the application", missing = "the file of the application is missing" } },
+  options = {
+    { "env", "NAME=VALUE", "set a variable of the environment; repeatable", many = true, read = arguments.variable },
+    { "json", nil, "print one JSON object: ok, app, version, mistakes, doubts, files, shutdown_timeout, error" },
+  },
+  examples = { "weir check app.lua", "weir check app.lua --json | jq '.mistakes[].message'" },
+  statuses = "0 nothing is wrong, 1 something is, or the file does not load, 2 wrong use.",
+}
+
+local function plain(list)
+  local result = {}
+  for i, each in ipairs(list) do
+    local file, line = each.source:match("^(.*):(%d+)$")
+    result[i] = { file = file or each.source, line = tonumber(line), message = each.message }
+  end
+  return json.array(result)
+end
+
+-- The file and those modules of it that lie beside it or below.
+local function files_of(path)
+  local folder = path:match("^(.*/)") or "./"
+  local files, seen = { path }, {}
+  for name in pairs(package.loaded) do
+    local found = package.searchpath(name, package.path)
+    if found and not seen[found] and found:sub(1, #folder) == folder and not name:find("^weir%f[.\0]") then
+      seen[found] = true
+      files[#files + 1] = found
+    end
+  end
+  table.sort(files)
+  return json.array(files)
+end
+
+local function to_json(console, path, app, ok, found, err)
+  local report = { ok = ok and true or false, mistakes = plain(ok and {} or found), doubts = plain(ok and found or {}) }
+  if app then
+    report.app, report.version, report.shutdown_timeout = app.title, app.version, app.options.shutdown_timeout
+  else
+    report.error = err
+  end
+  report.files = files_of(path)
+  console.out:write(json.encode(report), "\n")
+end
+
+--- Writes what is wrong with an application that is loaded.
+-- @tparam table app
+-- @tparam table console
+-- @treturn ?integer the exit status
+-- @return or an error
+function M.report(app, console)
+  local ok, found = app:check()
+  for _, each in ipairs(found) do
+    console.err:write(tostring(each), ok and " (a doubt)\n" or "\n")
+  end
+  if not ok then
+    local count = #found == 1 and "one mistake" or #found .. " mistakes"
+    return nil, ("the application '%s' has %s"):format(app.title, count)
+  end
+  console.out:write(("%s %s: the wiring is right\n"):format(app.title, app.version))
+  return cli.OK
+end
+
+function M.run(options, console)
+  local luv = require("luv")
+  for _, pair in ipairs(options.env or {}) do
+    luv.os_setenv(pair[1], pair[2])
+  end
+  local app, err = require("weir.app.load")(options.file)
+  if options.json then
+    local ok, found = nil, {}
+    if app then
+      ok, found = app:check()
+    end
+    to_json(console, options.file, app, ok, found, err and err.message)
+    return ok and cli.OK or cli.FAILED
+  elseif not app then
+    return nil, err.message
+  end
+  return M.report(app, console)
+end
+
+return M

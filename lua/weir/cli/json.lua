@@ -1,0 +1,78 @@
+--- JSON that commands print: objects whose fields have an order, lists that may be empty, and any bytes.
+-- @module weir.cli.json
+local cjson = require("cjson").new()
+
+local M = {}
+
+cjson.encode_max_depth(100)
+cjson.encode_sparse_array(true)
+cjson.encode_invalid_numbers(false)
+
+--- A text as JSON can carry it: bytes that are no UTF-8 become U+FFFD, each.
+-- @string text
+function M.text(text)
+  if utf8.len(text) then
+    return text
+  end
+  local parts, at = {}, 1
+  while at <= #text do
+    local _, bad = utf8.len(text, at)
+    parts[#parts + 1] = text:sub(at, bad and bad - 1 or #text)
+    if not bad then
+      break
+    end
+    parts[#parts + 1] = "\u{FFFD}"
+    at = bad + 1
+  end
+  return table.concat(parts)
+end
+
+local encode
+
+local function encode_list(list)
+  local parts = {}
+  for i, each in ipairs(list) do
+    parts[i] = encode(each)
+  end
+  return "[" .. table.concat(parts, ",") .. "]"
+end
+
+local function encode_object(fields)
+  local names, parts = {}, {}
+  for name in pairs(fields) do
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    parts[#parts + 1] = cjson.encode(M.text(name)) .. ":" .. encode(fields[name])
+  end
+  return "{" .. table.concat(parts, ",") .. "}"
+end
+
+local Array = {}
+
+--- Marks a list, so that it is one in JSON even when it is empty.
+-- @tparam table list
+function M.array(list)
+  return setmetatable(list, Array)
+end
+
+function encode(value)
+  if type(value) == "string" then
+    return cjson.encode(M.text(value))
+  elseif type(value) ~= "table" then
+    return cjson.encode(value)
+  elseif getmetatable(value) == Array or #value > 0 then
+    return encode_list(value)
+  end
+  return encode_object(value)
+end
+
+--- Encodes plain data: fields in the order of their names.
+-- @param value a table that does not contain itself
+-- @treturn string
+function M.encode(value)
+  return encode(value)
+end
+
+return M

@@ -1,0 +1,62 @@
+--- What the specs of commands share.
+local programs = require("spec.programs")
+local shell = require("spec.house.shell")
+
+local M = {}
+
+local undo = {}
+
+--- Has `fn` called after the test.
+function M.finally(fn)
+  table.insert(undo, 1, fn)
+end
+
+--- For after_each.
+function M.clean()
+  for _, fn in ipairs(undo) do
+    fn()
+  end
+  undo = {}
+end
+
+--- A directory of this test alone.
+function M.directory()
+  local path, remove = shell.scratch()
+  M.finally(remove)
+  return path
+end
+
+--- A file with this text, in a directory of its own.
+function M.file_of(text, name)
+  local path = M.directory() .. "/" .. (name or "app.lua")
+  shell.write(path, text)
+  return path
+end
+
+--- `weir` with these words, to its end: status, output, errors.
+function M.weir(...)
+  return programs.run({ "lua5.4", "lua/bin/weir", ... })
+end
+
+--- `weir` with these words, started.
+function M.start(...)
+  local program = programs.start({ "lua5.4", "lua/bin/weir", ... })
+  M.finally(function()
+    program:discard()
+  end)
+  return program
+end
+
+--- Waits until the errors of a program match; returns the capture.
+function M.await_error(program, pattern)
+  return program:await(function()
+    return program:err():match(pattern)
+  end)
+end
+
+--- A text as a Lua pattern.
+function M.plain(text)
+  return (text:gsub("%p", "%%%0"))
+end
+
+return M
