@@ -24,6 +24,9 @@ struct weir_endpoint {
   /* Takes all `len` bytes. On an error the connection is of no more use: write what output() still
    * shows (it may say goodbye), then close. `now`: monotonic nanoseconds, here and below. */
   weir_status (*feed)(weir_endpoint *endpoint, const void *data, size_t len, uint64_t now);
+  /* Whether no more should be read now, because the application has not taken what came; NULL:
+   * never. Asked after each feed() and each wake(). What was read already is fed all the same. */
+  int (*paused)(const weir_endpoint *endpoint);
   /* Shows up to `max` runs that wait to be written, and returns how many. They stay valid until the
    * next call of any function of the endpoint other than output(). */
   size_t (*output)(weir_endpoint *endpoint, weir_iov *iov, size_t max, uint64_t now);

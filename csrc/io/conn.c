@@ -51,6 +51,7 @@ struct weir_conn {
   weir_status status; /* why it drains or closed */
   int error;
   bool shut;     /* shutdown was asked for */
+  bool paused;   /* the endpoint wants no more for now: nothing is read */
   bool released; /* by its owner: free it when it is closed */
   bool calling;  /* closed() is running */
   weir_conn_stats stats;
@@ -193,6 +194,28 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
   buf->len = WEIR_LOOP_BUFFER;
 }
 
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf);
+
+/* Reads on or not, as the endpoint wants. What drains is read, and dropped, up to its end. In
+ * memory it is the peer that must stop to move bytes. */
+static void heed_pause(weir_conn *conn, const weir_endpoint *endpoint) {
+  bool pause = conn->state == OPEN && endpoint->paused != NULL && endpoint->paused(endpoint);
+  if (pause == conn->paused) return;
+  conn->paused = pause;
+  if (conn->kind == WEIR_CONN_MEMORY) {
+    if (!pause && conn->peer != NULL) weir_loop_mark(conn->loop, &conn->peer->dirty);
+    return;
+  }
+  conn->loop->touched = true;
+  int error = 0;
+  if (pause) {
+    uv_read_stop(&conn->uv.stream);
+  } else {
+    error = uv_read_start(&conn->uv.stream, on_alloc, on_read);
+  }
+  if (error != 0) shut(conn, status_of(error), error);
+}
+
 static void take(weir_conn *conn, const void *data, size_t len, uint64_t now) {
   if (conn->state != OPEN) return;
   weir_endpoint *endpoint = endpoint_of(conn);
@@ -204,6 +227,7 @@ static void take(weir_conn *conn, const void *data, size_t len, uint64_t now) {
   conn->loop->fed = true;
   weir_status status = endpoint->feed(endpoint, data, len, now);
   if (status != WEIR_OK) drain(conn, status, now);
+  heed_pause(conn, endpoint);
   weir_loop_mark(conn->loop, &conn->dirty);
 }
 
@@ -327,6 +351,7 @@ static bool write_output(weir_conn *conn, weir_endpoint *endpoint, uint64_t now)
 static bool move_output(weir_conn *conn, weir_endpoint *endpoint, uint64_t now) {
   for (size_t moved = 0; moved < WRITE_BUDGET;) {
     if (conn->peer == NULL) return true;
+    if (conn->peer->paused) return false; /* it marks this one when it goes on */
     size_t len = gather(endpoint, conn->loop->buffer, now);
     if (len == 0) return true;
     conn->stats.sent += len;
@@ -382,6 +407,7 @@ static void flush_open(weir_conn *conn, uint64_t now) {
   if (endpoint == NULL) return;
   if (conn->state == OPEN && endpoint->finished(endpoint)) drain(conn, WEIR_OK, now);
   if (conn->state == DRAINING && done) half_close(conn);
+  if (is_open(conn)) heed_pause(conn, endpoint);
   if (is_open(conn)) arm(conn, endpoint);
 }
 

@@ -47,6 +47,7 @@ void weir_lua_push_conn(lua_State *L, weir_lua_loop *box, weir_conn *conn);
 int weir_lua_connect_tcp(lua_State *L);
 int weir_lua_connect_unix(lua_State *L);
 int weir_lua_pair(lua_State *L);
+int weir_lua_bytes(lua_State *L);
 int weir_lua_listen_tcp(lua_State *L);
 int weir_lua_listen_unix(lua_State *L);
 int weir_lua_resolve(lua_State *L);
@@ -54,6 +55,7 @@ int weir_lua_http(lua_State *L);
 
 /* Each makes its metatable. */
 void weir_lua_open_conn(lua_State *L);
+void weir_lua_open_bytes(lua_State *L);
 void weir_lua_open_listener(lua_State *L);
 void weir_lua_open_resolve(lua_State *L);
 void weir_lua_open_http(lua_State *L);

@@ -171,6 +171,7 @@ static const luaL_Reg loop_methods[] = {
     {"listen_tcp", weir_lua_listen_tcp},
     {"listen_unix", weir_lua_listen_unix},
     {"pair", weir_lua_pair},
+    {"bytes", weir_lua_bytes},
     {"resolve", weir_lua_resolve},
     {"http", weir_lua_http},
     {NULL, NULL},
@@ -186,6 +187,7 @@ static const luaL_Reg functions[] = {
 LUALIB_API int luaopen_weir_uv(lua_State *L) {
   weir_lua_type(L, LOOP, loop_methods, loop_metamethods);
   weir_lua_open_conn(L);
+  weir_lua_open_bytes(L);
   weir_lua_open_listener(L);
   weir_lua_open_resolve(L);
   weir_lua_open_http(L);

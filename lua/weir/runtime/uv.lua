@@ -744,6 +744,7 @@ end
 
 open_handles()
 require("weir.runtime.uv_net")(runtime, loop, schedule)
+require("weir.runtime.uv_bytes")(runtime, loop)
 require("weir.runtime.uv_http")(runtime, loop, schedule)
 
 return runtime
