@@ -24,7 +24,7 @@ M.FAILED = 1
 M.USAGE = 2
 
 -- In the order of `weir help`.
-local commands = { "help", "version", "run", "check", "conformance", "durable" }
+local commands = { "help", "version", "run", "check", "publish", "request", "dlq", "conformance", "durable" }
 
 local usage_mt = {
   __name = "weir.cli.usage_error",
@@ -79,7 +79,7 @@ end
 
 local function is_terminal(file)
   local ok, uv = pcall(require, "luv")
-  if not ok or os.getenv("NO_COLOR") or os.getenv("TERM") == "dumb" then
+  if not ok or os.getenv("TERM") == "dumb" then
     return false
   end
   local fd = file == io.stdout and 1 or file == io.stderr and 2
@@ -90,7 +90,8 @@ local Console = {}
 Console.__index = Console
 
 --- Where a command writes: `console.out` and `console.err` are files; `console:style(file, style, text)`
--- is text in a style ("bold" or "red") if the file is a terminal, else the text as it is.
+-- is text in a style ("bold" or "red") if the file is a terminal, else the text as it is; `console:is_terminal(file)`
+-- says whether what is written there may be written over.
 -- @tparam[opt=io.stdout] file out
 -- @tparam[opt=io.stderr] file err
 -- @treturn table
@@ -102,9 +103,13 @@ local codes = { bold = "\27[1m", red = "\27[1;31m" }
 
 function Console:style(file, style, text)
   if self.colour[file] == nil then
-    self.colour[file] = is_terminal(file)
+    self.colour[file] = (os.getenv("NO_COLOR") or "") == "" and is_terminal(file)
   end
   return self.colour[file] and codes[style] .. text .. "\27[0m" or text
+end
+
+Console.is_terminal = function(_, file)
+  return is_terminal(file)
 end
 
 local function report(console, err, hint)

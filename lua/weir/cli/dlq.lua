@@ -1,0 +1,248 @@
+--- `weir dlq VERB WHERE NAME`: looks at dead letters, sends them back and removes them.
+-- @module weir.cli.dlq
+local arguments = require("weir.cli.arguments")
+local cli = require("weir.cli")
+local nearest = require("weir.nearest")
+local place = require("weir.cli.place")
+
+local FIELDS = { "code", "destination", "error", "handler" }
+
+-- `code=timeout`, `header.tenant=blue`
+local function read_filter(text)
+  local field, value = text:match("^([^=]+)=(.*)$")
+  if not field then
+    return nil, "needs FIELD=TEXT"
+  end
+  local header = field:match("^header%.(.+)$")
+  if header then
+    return { header = header:lower(), value = value }
+  end
+  for _, known in ipairs(FIELDS) do
+    if known == field then
+      return { field = field, value = value }
+    end
+  end
+  local meant = nearest(field, FIELDS)
+  return nil, "knows the fields code, destination, error, handler and header.NAME",
+    meant and ("; did you mean '%s'?"):format(meant) or ""
+end
+
+local M = {
+  summary = "list, show, replay or remove dead letters",
+  intro = [[
+Dead letters are messages that could not be handled, with the reason.
+
+  list     one line for each, oldest first
+  show     all of each, with its headers and its payload
+  replay   publish them again where they were published first; each is removed once the broker has it
+  remove   forget them; asks for --filter, --limit or --all]],
+  words = {
+    {
+      "verb", "VERB", "list, show, replay or remove", choices = { "list", "show", "replay", "remove" },
+      missing = "what is to be done is missing: list, show, replay or remove",
+    },
+    place.WORD,
+    { "name", "NAME", "the name of the dead letters, such as orders.dead", missing = "the name is missing" },
+  },
+  options = {
+    {
+      "filter", "FIELD=TEXT", "only letters whose code, destination or handler is TEXT, whose error contains it, or"
+        .. " whose header is TEXT (header.NAME=TEXT); may be repeated, and then all must hold",
+      many = true, read = read_filter,
+    },
+    { "limit", "N", "look at no more than N letters: 1000", read = arguments.integer(1, 1000000000) },
+    { "to", "NAME", "replay: publish there instead" },
+    { "all", nil, "remove: without a filter" },
+    { "json", nil, "print JSON: one object for each letter, in lines; of replay and remove, one for the whole" },
+    { "quiet", nil, "show no progress on the terminal" },
+    table.unpack(place.options()),
+  },
+  examples = {
+    "weir dlq list app.lua orders.dead --limit 20",
+    "weir dlq show nats://127.0.0.1:4222 orders.dead --filter code=schema --json | jq .error",
+    "weir dlq replay app.lua orders.dead --filter code=timeout --filter header.tenant=blue",
+    "weir dlq remove app.lua orders.dead --all",
+  },
+}
+
+-- Bytes of a payload that are shown to people.
+local SHOWN = 4096
+
+local function matches(filter, letter)
+  if filter.header then
+    return letter.headers[filter.header] == filter.value
+  elseif filter.field == "error" then
+    return letter.error ~= nil and letter.error:find(filter.value, 1, true) ~= nil
+  end
+  return letter[filter.field == "code" and "error_code" or filter.field] == filter.value
+end
+
+local function filter_of(options)
+  local filters = options.filter
+  return filters and function(letter)
+    for _, filter in ipairs(filters) do
+      if not matches(filter, letter) then
+        return false
+      end
+    end
+    return true
+  end
+end
+
+local function plain(letter)
+  local fields = {
+    headers = letter.headers, destination = letter.destination, error = letter.error, code = letter.error_code,
+    attempts = letter.attempts, failed_at = letter.failed_at, dead_at = letter.dead_at, handler = letter.handler,
+  }
+  local message = require("weir.cli.message")
+  message.put_payload(fields, letter.payload)
+  return fields
+end
+
+local function print_line(out, letter)
+  local message = require("weir.cli.message")
+  local attempts = letter.attempts and letter.attempts .. "x" or "-"
+  -- Headers come from peers.
+  local function short(text, most)
+    return message.line(text or "-", most)
+  end
+  return out:write(("%-24s  %-14s  %4s  %s  %s\n"):format(short(letter.dead_at, 40), short(letter.error_code, 40),
+    attempts, short(letter.destination, 60), short(letter.error, 200)))
+end
+
+local function print_whole(out, letter)
+  local message = require("weir.cli.message")
+  local function field(name, value)
+    if value ~= nil then
+      out:write(("%-12s %s\n"):format(name .. ":", message.line(tostring(value), SHOWN)))
+    end
+  end
+  field("destination", letter.destination)
+  field("handler", letter.handler)
+  field("code", letter.error_code)
+  field("error", letter.error)
+  field("attempts", letter.attempts)
+  field("failed at", letter.failed_at)
+  field("dead at", letter.dead_at)
+  local names = {}
+  for name in pairs(letter.headers) do
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    field("header", name .. ": " .. letter.headers[name])
+  end
+  return out:write(message.shown(letter.payload, SHOWN), "\n\n")
+end
+
+local verbs = {}
+
+local function look(self, print)
+  local list, err = self.letters:list(self.options.limit)
+  if not list then
+    return nil, err
+  end
+  local filter, json, shown = self.filter, require("weir.cli.json"), 0
+  for _, letter in ipairs(list) do
+    if not filter or filter(letter) then
+      shown = shown + 1
+      local ok
+      if self.options.json then
+        ok = self.out:write(json.encode(plain(letter)), "\n")
+      else
+        ok = print(self.out, letter)
+      end
+      if not ok then
+        return cli.OK -- nobody reads any more
+      end
+    end
+  end
+  if shown == 0 and not self.options.json then
+    local what = #list == 0 and "no dead letters in %s\n" or "no dead letter in %s that fits the filter\n"
+    self.out:write(what:format(self.options.name))
+  end
+  return cli.OK
+end
+
+function verbs.list(self)
+  return look(self, print_line)
+end
+
+function verbs.show(self)
+  return look(self, print_whole)
+end
+
+local function finish(self, what, done, err, left)
+  self.progress:finish()
+  if not done then
+    return nil, err
+  end
+  if self.options.json then
+    local result = { [what] = done, left = left, error = err and tostring(err) or nil }
+    self.out:write(require("weir.cli.json").encode(result), "\n")
+  else
+    self.out:write(("%d %s, %d left as they were\n"):format(done, what, left))
+  end
+  if err then
+    return nil, err
+  end
+  return cli.OK
+end
+
+local function step(self, letter)
+  self.bytes, self.count = self.bytes + #letter.payload, self.count + 1
+  self.progress:show(self.bytes, self.count)
+end
+
+function verbs.replay(self)
+  return finish(self, "replayed", self.letters:replay({
+    filter = self.filter,
+    limit = self.options.limit,
+    to = self.options.to,
+    on_letter = function(letter)
+      step(self, letter)
+    end,
+  }))
+end
+
+function verbs.remove(self)
+  return finish(self, "removed", self.letters:remove({
+    limit = self.options.limit,
+    filter = function(letter)
+      local wanted = not self.filter or self.filter(letter)
+      if wanted then
+        step(self, letter)
+      end
+      return wanted
+    end,
+  }))
+end
+
+local function check(options)
+  local verb = options.verb
+  if options.to and verb ~= "replay" then
+    return "--to is an option of replay"
+  elseif options.all and verb ~= "remove" then
+    return "--all is an option of remove"
+  elseif options.all and options.filter then
+    return "--all and --filter exclude each other"
+  elseif verb == "remove" and not (options.all or options.filter or options.limit) then
+    return "remove forgets letters for good: say which with --filter or --limit, or --all"
+  end
+end
+
+function M.run(options, console)
+  local wrong = check(options)
+  if wrong then
+    return nil, cli.usage_error(wrong)
+  end
+  local progress = require("weir.cli.durable.progress")
+  local self = { options = options, out = console.out, filter = filter_of(options), count = 0, bytes = 0 }
+  self.progress = progress.new(console.err, not options.quiet and console:is_terminal(console.err))
+  return place.with(options, function(broker)
+    self.letters = require("weir.dead_letters")(broker, options.name)
+    return verbs[options.verb](self)
+  end)
+end
+
+return M
