@@ -87,12 +87,21 @@ local function is_iterator(value)
   return meta and meta.__call ~= nil
 end
 
+-- Writes; a connection whose client takes nothing is of no more use.
+local function send(self, data)
+  local ok, err = self.bytes:write(data, self.server.write_timeout)
+  if not ok then
+    self.bytes:close()
+  end
+  return ok, err
+end
+
 -- Writes a whole response.
 local function respond(self, status, headers, body, close)
   local frame = { length = #body, close = close, time = runtime.time() }
   local head = response.head(status, headers, frame)
   local with_body = not self.head_only and status ~= 204 and status ~= 304
-  return self.bytes:write(with_body and head .. body or head, self.server.write_timeout)
+  return send(self, with_body and head .. body or head)
 end
 
 -- Says why a request is refused; after that the connection cannot go on.
@@ -105,24 +114,23 @@ end
 local function stream(self, request, status, headers, body, close)
   local chunked = request.version == 1
   local frame = { chunked = chunked, close = close or not chunked, time = runtime.time() }
-  local patience = self.server.write_timeout
-  local ok, err = self.bytes:write(response.head(status, headers, frame), patience)
+  local ok = send(self, response.head(status, headers, frame))
   if self.head_only then
-    return ok, err
+    return ok and not frame.close
   end
   self.streaming = true
   while ok do
     local part = body()
     if part == nil then
-      ok, err = self.bytes:write(chunked and response.LAST_CHUNK or "", patience)
+      ok = send(self, chunked and response.LAST_CHUNK or "")
       break
     elseif type(part) ~= "string" then
       error("an iterator of a body must give strings, not a " .. type(part), 0)
     end
-    ok, err = self.bytes:write(chunked and response.chunk(part) or part, patience)
+    ok = send(self, chunked and response.chunk(part) or part)
   end
   self.streaming = false
-  return ok and not frame.close, err
+  return ok and not frame.close
 end
 
 local function check_result(status, headers, body)
@@ -201,7 +209,7 @@ local function next_request(self)
     elseif status then
       return refuse(self, status, why)
     elseif self.parser:wants_continue() then
-      self.bytes:write("HTTP/1.1 100 Continue\r\n\r\n", self.server.write_timeout)
+      send(self, "HTTP/1.1 100 Continue\r\n\r\n")
     end
     local deadline, late = patience(self)
     self.idle = not self.parser:is_busy()
@@ -225,7 +233,7 @@ local function serve(self)
   while request and answer(self, request) do
     request = next_request(self)
   end
-  self.bytes:finish()
+  self.bytes:finish(self.server.write_timeout)
 end
 
 local function forget(self)
@@ -251,7 +259,7 @@ local function accept(server, conn)
     local head = response.head(503, { ["retry-after"] = "1" }, { length = #text, close = true, time = runtime.time() })
     tasks.spawn(function()
       bytes:write(head .. text, REFUSING)
-      bytes:finish()
+      bytes:finish(REFUSING)
     end)
     return
   end
@@ -323,8 +331,8 @@ end
 --- Listens, and answers each request with what the handler returns.
 --
 -- `handler(request)` runs in a task of the connection and may wait. The request has `method`, `path` (decoded), `query`
--- (name to value), `headers` (lower-case names), `body` and `target` (as it came). It returns a status; headers (name to
--- value or list of values), or nil; and the body: a string, nil, or an iterator of strings, which are sent as they come
+-- (name to value), `headers` (lower-case names), `body` and `target` (as it came). It returns a status; headers (name
+-- to value or list of values), or nil; and the body: a string, nil, or an iterator of strings, which are sent as they come
 -- until it gives nil. Of `HEAD` the body is not sent. Where it raises, 500 is answered and the error logged; in the
 -- middle of an iterator the connection is broken off. When the client leaves, an iterator that waits is cancelled.
 -- @tparam string address tcp://host:port (port 0: any) or unix://path
@@ -340,8 +348,8 @@ end
 -- @tparam[opt=10] number options.head_timeout seconds for the head of a request
 -- @tparam[opt=60] number options.body_timeout seconds for the body of a request
 -- @tparam[opt=30] number options.write_timeout seconds for which a client may take nothing of a response
--- @return the server: `url` (http://..., with the real port), `close(timeout)`; or nil and an error: "in_use", "insecure",
---   "bad_url", "denied" ...
+-- @return the server: `url` (http://..., with the real port), `close(timeout)`; or nil and an error: "in_use",
+--   "insecure", "bad_url", "denied" ...
 function M.listen(address, handler, options)
   if type(address) ~= "string" then
     error("http.listen: an address such as \"tcp://127.0.0.1:8080\" is expected, not a " .. type(address), 2)
@@ -362,8 +370,7 @@ function M.listen(address, handler, options)
   return self
 end
 
---- Stops listening, lets responses under way end, and closes all connections. An endless response is cancelled when the
--- time is over.
+--- Stops listening, lets responses under way end (iterators are cancelled), and closes all connections.
 -- @tparam[opt=5] number timeout
 -- @treturn boolean true; false if something had to be broken off
 function Server:close(timeout)

@@ -4,9 +4,9 @@
 --     parser:feed(bytes)
 --     local request, status, why = parser:next()
 --
--- What RFC 9112 lets a server repair is refused here, because another program on the way may have repaired it otherwise,
--- and the two would then disagree where a request ends: lines that end in LF alone, folded lines, a space before the
--- colon, two lengths, a length beside a transfer coding, a transfer coding in HTTP/1.0.
+-- What RFC 9112 lets a server repair is refused here, because another program on the way may have repaired it
+-- otherwise, and the two would then disagree where a request ends: lines that end in LF alone, folded lines, a space
+-- before the colon, two lengths, a length beside a transfer coding, a transfer coding in HTTP/1.0.
 -- @module weir.http.parser
 
 local M = {}
@@ -58,7 +58,7 @@ function Parser:is_busy()
   return self.state ~= "head" or self.at <= #self.buffer
 end
 
---- Whether the head of a request has come and its body has not, for the answer to `Expect: 100-continue`. Tells it once.
+--- Whether a client waits for leave (`Expect: 100-continue`) to send the body. Tells it once.
 function Parser:wants_continue()
   local request = self.request
   if request and request.expects and self.state ~= "head" then
@@ -368,8 +368,8 @@ steps.head = next_head
 steps.body = next_body
 
 --- The next request, if it has come.
--- @treturn[1] table `method`, `target`, `path` (decoded), `query` (name to value; of a repeated name the first), `version`
---   (1 of HTTP/1.1, 0 of HTTP/1.0), `headers` (lower-case names), `body`, `keep_alive`
+-- @treturn[1] table `method`, `target`, `path` (decoded), `query` (name to value; of a repeated name the first),
+--   `version` (1 of HTTP/1.1, 0 of HTTP/1.0), `headers` (lower-case names), `body`, `keep_alive`
 -- @treturn[2] nil more must be fed
 -- @treturn[3] nil
 -- @treturn[3] number the status to answer with, after which the connection must be closed

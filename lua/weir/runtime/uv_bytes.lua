@@ -6,6 +6,9 @@ local errors = require("weir.errors")
 -- Bytes that may wait to be taken by the program, and to be written, before the other side or the program waits.
 local MOST = 256 * 1024
 
+-- Seconds that what is queued may take to be written when a connection is finished.
+local FINISHING = 30
+
 local CLOSED = errors.new("closed", "the connection was closed")
 
 local Bytes = { __name = "weir.bytes" }
@@ -35,6 +38,9 @@ return function(runtime, loop)
     local ok, err = conn:attach(self.endpoint, function(why)
       self.open, self.err = false, why or CLOSED
       self.rest = self.endpoint:read()
+      if self.timer then
+        self.timer:cancel()
+      end
       self.endpoint:free()
       self:wake()
       if self.on_close then
@@ -121,12 +127,16 @@ return function(runtime, loop)
   end
 
   --- Ends the connection in order when all is written: says so to the peer, and waits for it no longer than the
-  -- connection's `linger`. What arrives meanwhile is dropped.
-  function Bytes:finish()
+  -- connection's `linger`. What arrives meanwhile is dropped. Does not wait.
+  -- @tparam[opt] number timeout seconds after which it is closed whatever is not written (30)
+  function Bytes:finish(timeout)
     if self.open and not self.finished then
       self.finished = true
       self.endpoint:finish()
       self:wake()
+      self.timer = runtime.timer(runtime.now() + (timeout or FINISHING), function()
+        self:close()
+      end)
     end
   end
 
