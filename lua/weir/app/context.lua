@@ -48,7 +48,10 @@ local function mark_of(ctx)
 end
 
 --- Notes what became of a context's message.
-function context.settled(ctx, how)
+-- @param ctx
+-- @tparam string how
+-- @tparam ?table failure that led to it
+function context.settled(ctx, how, failure)
   local mark = rawget(ctx, "mark")
   if not mark then
     mark = {}
@@ -58,7 +61,7 @@ function context.settled(ctx, how)
   local list = mark.on_settled
   mark.on_settled = nil
   for _, fn in ipairs(list or {}) do
-    local ok, err = pcall(fn, how, ctx)
+    local ok, err = pcall(fn, how, ctx, failure)
     if not ok then
       ctx.log:error("a function of ctx:on_settled failed", { error = tostring(err) })
     end
@@ -120,7 +123,8 @@ end
 --- Calls a function when it is clear what becomes of the message: after the handler, when also its replies are
 -- published. For middleware; what it raises is logged.
 -- @tparam function fn gets "ack" (also where the broker did not take the acknowledgement, and the message comes twice),
---   "retry", "drop", "dead_letter" or "returned"; and the context
+--   "retry", "drop", "dead_letter" or "returned"; the context; and the failure that led to it, if there was one: a
+--   table with `class` and `error`
 function methods:on_settled(fn)
   if type(fn) ~= "function" then
     error("ctx:on_settled: a function is expected, not " .. type(fn), 2)

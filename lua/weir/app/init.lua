@@ -307,6 +307,18 @@ function App:health()
   return health
 end
 
+--- Sends spans and metrics by OTLP/HTTP while it runs: see `weir.otlp`.
+-- @tparam[opt] table options `endpoint`, `headers`, `resource`, `sample`, `spans`, `metrics`, `interval`,
+--   `metrics_interval`, `timeout`, `queue`
+-- @return the application
+function App:otlp(options)
+  local ok, err = pcall(require("weir.otlp").attach, self, options)
+  if not ok then
+    error(err, 2)
+  end
+  return self
+end
+
 --- Its logger: that with which it runs, or else the one of the option `log`, which is a logger or options of one.
 function App:logger()
   if self:is_live() then

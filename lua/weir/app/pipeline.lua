@@ -31,6 +31,7 @@ local function new(registration, env, subscription)
     clock = env.clock or link.broker.clock or clock,
     log = env.log or log.new(),
     observer = env.observer,
+    tracer = env.app and env.app.tracer,
     label = link.label,
     broker = link.broker,
     subscription = subscription,

@@ -86,7 +86,7 @@ local function make_headers(self, chosen, options, ctx)
 end
 
 -- What middleware sees: `to`, `value`, `headers`, `options` (the broker's), `payload` (nil until the value is encoded),
--- `codec`, and `ctx`, the context of the message that led to it, if there is one.
+-- `codec`, `broker` (its label), and `ctx`, the context of the message that led to it, if there is one.
 local function make_out(self, value, options, ctx)
   if value == nil then
     error("publish: a value is expected, not nil", 0)
@@ -103,6 +103,7 @@ local function make_out(self, value, options, ctx)
     headers = make_headers(self, chosen, options, ctx),
     options = options.options or self.options,
     codec = chosen,
+    broker = self.label,
     ctx = ctx,
   }
 end

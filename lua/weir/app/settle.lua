@@ -22,6 +22,9 @@ local settle = {}
 -- Seconds between tries of a settlement that needs a publish that fails.
 local FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60
 
+-- Failures of messages that no middleware has seen.
+local UNSEEN = { decode = true, schema = true, no_handler = true }
+
 settle.text_of = text_of
 
 local function fields_of(job, more)
@@ -43,7 +46,7 @@ local function note(pipeline, job, how, err)
   counts[how] = counts[how] + 1
   job.settled = how
   if job.ctx then
-    context.settled(job.ctx, how)
+    context.settled(job.ctx, how, job.failure)
   end
   local observer = pipeline.observer
   if observer and observer.settled then
@@ -55,7 +58,7 @@ end
 -- `how` is what the message has come to all the same, where nobody else notes it.
 local function unsettled(pipeline, job, what, err, how)
   if how and job.ctx then
-    context.settled(job.ctx, how)
+    context.settled(job.ctx, how, job.failure)
   end
   local text = ("could not %s a message; the broker delivers it again"):format(what)
   pipeline.log:warn(text, fields_of(job, { error = err }))
@@ -241,7 +244,10 @@ end
 function settle.fail(pipeline, job, failure)
   local entry = job.entry
   failure.ctx = job.ctx or pipeline:context(entry, job.message)
-  job.ctx = failure.ctx
+  job.ctx, job.failure = failure.ctx, failure
+  if pipeline.tracer and UNSEEN[failure.class] then
+    pipeline.tracer:handles(job.ctx)
+  end
   transaction.abort(job.ctx)
   job.attempt = job.attempt or failure.ctx.attempt
   local action, delay, reason = policy.decide(entry.policy, failure, job.attempt, id.fraction)

@@ -1,0 +1,274 @@
+--- Sends what was collected to an OTLP/HTTP endpoint: in batches, from a queue with a bound, again where the server
+-- says that it may be tried again (https://opentelemetry.io/docs/specs/otlp/#otlphttp).
+--
+-- One exporter is one signal: spans or metrics. Nothing that goes wrong here ever gets to the application but as a
+-- line in its log, and as numbers.
+-- @module weir.otlp.exporter
+
+local channel = require("weir.channel")
+local errors = require("weir.errors")
+local id = require("weir.id")
+local json = require("weir.codec").get("json")
+local runtime = require("weir.runtime")
+local tasks = require("weir.task")
+local text_of = require("weir.app.text")
+
+local exporter = {}
+
+local Exporter = { __name = "weir.otlp.exporter" }
+Exporter.__index = Exporter
+
+-- Seconds between tries, and how many there are. What the server asks for is followed up to LONGEST.
+local FIRST_PAUSE, LONGEST, TRIES = 0.5, 30, 6
+-- Bytes of an answer, which says nothing but how many were refused.
+local ANSWER = 64 * 1024
+
+local AGAIN = { [429] = true, [502] = true, [503] = true, [504] = true }
+
+-- Errors of requests that another try does not mend.
+local FINAL = { bad_url = true, tls = true, denied = true, cancelled = true, too_large = true }
+
+-- --- counting -------------------------------------------------------------------------------------
+
+local function count(self, outcome, n)
+  if n > 0 then
+    self.items:with(self.signal, outcome):inc(n)
+  end
+end
+
+-- One line when it stops working, one when it works again.
+local function note(self, err)
+  if err and not self.failing then
+    self.log:warn("telemetry could not be sent", { signal = self.signal, url = self.url, error = text_of(err) })
+  elseif not err and self.failing then
+    self.log:info("telemetry is sent again", { signal = self.signal, url = self.url })
+  end
+  self.failing = err ~= nil
+end
+
+-- --- one request ----------------------------------------------------------------------------------
+
+-- How many items of a request that was accepted were refused all the same.
+local function refused(answer)
+  local value = answer and answer ~= "" and json.decode(answer)
+  local partial = type(value) == "table" and value.partialSuccess
+  if type(partial) ~= "table" then
+    return 0
+  end
+  local n = tonumber(partial.rejectedSpans or partial.rejectedDataPoints)
+  return n and n > 0 and n or 0, type(partial.errorMessage) == "string" and partial.errorMessage or nil
+end
+
+-- How many seconds to wait, where the server says so.
+local function pause_of(response)
+  local seconds = tonumber(response:header("retry-after") or "")
+  return seconds and seconds >= 0 and math.min(seconds, LONGEST) or nil
+end
+
+-- Sends once. The number of refused items and why; or nil, an error, whether it may be tried again, and after when.
+local function try(self, body, timeout)
+  local response, err = self.http:request({
+    method = "POST",
+    url = self.url,
+    headers = self.headers,
+    body = body,
+    timeout = timeout,
+  })
+  if not response then
+    return nil, err, not FINAL[err.code]
+  end
+  local status, answer = response.status, response:body(ANSWER)
+  response:close()
+  if status >= 200 and status <= 299 then
+    return refused(answer)
+  end
+  local message = ("%s answered with the status %d"):format(self.url, status)
+  return nil, errors.new("http", message, { status = status }), AGAIN[status] or false, pause_of(response)
+end
+
+-- The time of the next try; nil where there is none.
+local function next_pause(self, tries, asked)
+  if tries >= TRIES then
+    return nil
+  end
+  local pause = asked or math.min(FIRST_PAUSE * 2 ^ (tries - 1), LONGEST) * (0.5 + id.fraction() / 2)
+  local left = self.last and self.last - runtime.now()
+  if left and pause >= left then
+    return nil
+  end
+  return pause
+end
+
+-- Waits for the next try; no longer once it is the end, as what is left may work now. False when it is cancelled.
+local function wait(self, seconds)
+  local deadline, last = runtime.now() + seconds, self.last
+  repeat
+    local _, err = self.wake:recv(math.max(0, deadline - runtime.now()))
+    if err and err.code == "cancelled" then
+      return false
+    end
+  until runtime.now() >= deadline or self.last ~= last
+  return true
+end
+
+-- Sends until it is accepted, or given up.
+local function deliver(self, value, n)
+  local body, err = json.encode(value)
+  if not body then
+    note(self, err)
+    return count(self, "failed", n)
+  end
+  local tries = 0
+  while true do
+    local left = self.last and self.last - runtime.now()
+    if left and left <= 0 then
+      return count(self, "dropped", n)
+    end
+    local bad, why, again, asked = try(self, body, math.min(self.timeout, left or self.timeout))
+    if bad then
+      note(self, bad > 0 and errors.new("refused", why or ("the server refused %d items"):format(bad)) or nil)
+      count(self, "refused", bad)
+      return count(self, "sent", n - math.min(bad, n))
+    end
+    tries = tries + 1
+    note(self, why)
+    local pause = again and next_pause(self, tries, asked)
+    if not pause or not wait(self, pause) then
+      return count(self, "failed", n)
+    end
+  end
+end
+
+-- --- the task -------------------------------------------------------------------------------------
+
+-- A part of the queue, of at most `batch` items.
+local function take_batch(self)
+  local first, n = self.first, math.min(self.size, self.batch)
+  local items = {}
+  for i = 1, n do
+    items[i] = self.queue[first + i - 1]
+    self.queue[first + i - 1] = nil
+  end
+  self.first, self.size = first + n, self.size - n
+  return items, n
+end
+
+local function send_queue(self)
+  while self.size > 0 do
+    local items, n = take_batch(self)
+    deliver(self, self.make(items), n)
+  end
+end
+
+local function send_snapshot(self)
+  local value, n = self.make()
+  if value then
+    deliver(self, value, n)
+  end
+end
+
+-- What a function that is called before metrics are read raises must not end the sending.
+local function guarded(self, send)
+  local ok, err = pcall(send, self)
+  if not ok then
+    note(self, err)
+  end
+end
+
+local function loop(self)
+  local send = self.queue and send_queue or send_snapshot
+  local due = runtime.now() + self.interval
+  while not self.last do
+    local left = due - runtime.now()
+    if left > 0 and not (self.queue and self.size >= self.batch) then
+      local _, err = self.wake:recv(left)
+      if err and err.code == "cancelled" then
+        return
+      end
+    else
+      guarded(self, send)
+      due = runtime.now() + self.interval
+    end
+  end
+  guarded(self, send)
+end
+
+--- Adds an item to the queue. Does not wait: where there is no room, the item is dropped, and counted.
+-- @param item
+function Exporter:add(item)
+  if self.closed or self.size >= self.most then
+    return count(self, "dropped", 1)
+  end
+  self.queue[self.first + self.size] = item
+  self.size = self.size + 1
+  if self.size == self.batch then
+    self.wake:try_send(true)
+  end
+end
+
+--- Begins to send.
+function Exporter:start()
+  self.closed, self.last = false, nil
+  self.http = runtime.http({ max_connections = 1 })
+  self.task = tasks.spawn(loop, self)
+end
+
+--- Sends what there is, and ends.
+-- @tparam number timeout seconds; what is not sent by then is dropped, and counted
+function Exporter:stop(timeout)
+  if not self.task then
+    return
+  end
+  self.closed, self.last = true, runtime.now() + timeout
+  self.wake:try_send(true)
+  local ok = pcall(self.task.join, self.task, timeout)
+  if not ok or self.task:status() == "running" then
+    self.task:cancel("the time to send what is left is over")
+    pcall(self.task.join, self.task, 1)
+  end
+  if self.queue and self.size > 0 then
+    count(self, "dropped", self.size)
+    self.first, self.size, self.queue = 1, 0, {}
+  end
+  self.http:close()
+  self.task = nil
+end
+
+--- Makes one.
+-- @tparam table spec
+-- @tparam string spec.signal "spans" or "metrics"
+-- @tparam string spec.url
+-- @tparam {table,...} spec.headers of requests
+-- @tparam function spec.make the body: of a list of items, or, without a queue, of what there is now, and its size
+-- @tparam ?number spec.most items that may wait; nil for an exporter without a queue
+-- @tparam ?number spec.batch items of a request
+-- @tparam number spec.interval seconds
+-- @tparam number spec.timeout seconds of a request
+-- @param spec.log
+-- @param spec.items the family of counters, with the labels `signal` and `outcome`
+function exporter.new(spec)
+  local headers = { { "content-type", "application/json" } }
+  for _, each in ipairs(spec.headers) do
+    headers[#headers + 1] = each
+  end
+  return setmetatable({
+    signal = spec.signal,
+    url = spec.url,
+    headers = headers,
+    make = spec.make,
+    most = spec.most,
+    batch = spec.batch,
+    interval = spec.interval,
+    timeout = spec.timeout,
+    log = spec.log,
+    items = spec.items,
+    queue = spec.most and {} or nil,
+    first = 1,
+    size = 0,
+    wake = channel(1),
+    failing = false,
+    closed = true,
+  }, Exporter)
+end
+
+return exporter

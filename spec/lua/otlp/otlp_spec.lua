@@ -1,0 +1,408 @@
+local new_collector = require("spec.lua.otlp.collector")
+local decoder = require("spec.lua.otlp.decoder")
+local encode = require("weir.otlp.encode")
+local errors = require("weir.errors")
+local json = require("weir.codec").get("json")
+local metrics = require("weir.metrics")
+local runtime = require("weir.runtime")
+local support = require("spec.lua.app.support")
+local trace = require("weir.trace")
+local weir = require("weir")
+
+local eventually, finally = support.eventually, support.finally
+
+after_each(support.clean)
+
+local function collector(answers)
+  local made = new_collector(answers)
+  finally(function()
+    made:close()
+  end)
+  return made
+end
+
+-- An application that sends to a collector, and its broker.
+local function traced(to, options, info)
+  local app, broker, lines = support.app(info)
+  local own = { endpoint = to.url, interval = 0.02, metrics_interval = 3600, metrics = false }
+  for name, value in pairs(options or {}) do
+    own[name] = value
+  end
+  return app:otlp(own), broker, lines
+end
+
+local function items(app, signal, outcome)
+  return (app.metrics:value("weir_otlp_items_total", { signal = signal, outcome = outcome }))
+end
+
+-- The span of a name, once it has come.
+local function span(from, name, n)
+  return eventually(function()
+    assert.same({}, from.errors)
+    return from:span(name, n)
+  end)
+end
+
+describe("the spans of an application", function()
+  it("make one trace of a publish, the message, its reply and what handles that", function()
+    local to = collector()
+    local app = traced(to)
+    app:subscriber("orders", { reply = "bills" }, function(order)
+      return { id = order.id }
+    end)
+    app:subscriber("bills", function() end)
+    support.start(app)
+    assert(app:publisher({ to = "orders" }):publish({ id = 7 }, { message_id = "m7" }))
+    local last = span(to, "process bills")
+    local first, second, third = span(to, "publish orders"), span(to, "process orders"), span(to, "publish bills")
+    assert.is_nil(first.parentSpanId)
+    assert.equal(first.spanId, second.parentSpanId)
+    assert.equal(second.spanId, third.parentSpanId)
+    assert.equal(third.spanId, last.parentSpanId)
+    for _, each in ipairs({ second, third, last }) do
+      assert.equal(first.traceId, each.traceId)
+    end
+    assert.same({ 4, 5 }, { first.kind, second.kind })
+    assert.equal("m7", second.attributes["messaging.message.id"])
+    assert.equal("m7", last.attributes["messaging.message.conversation_id"])
+    assert.equal("memory", second.attributes["messaging.system"])
+    assert.equal("orders", second.attributes["messaging.destination.name"])
+    assert.equal(#'{"id":7}', second.attributes["messaging.message.body.size"])
+    assert.equal("ack", second.attributes["weir.outcome"])
+    assert.is_nil(second.status)
+    assert.same("test", to.resource["service.name"])
+  end)
+
+  it("go on with the trace that a message brings, and follow its decision", function()
+    local to = collector()
+    local app, broker = traced(to)
+    local seen = {}
+    app:subscriber("orders", function(_, ctx)
+      seen[#seen + 1] = ctx.headers.traceparent
+    end)
+    support.start(app)
+    local wanted, unwanted = trace.fresh(), trace.fresh():gsub("01$", "00")
+    support.publish(broker, "orders", "{}", { traceparent = unwanted })
+    support.publish(broker, "orders", "{}", { traceparent = wanted, tracestate = "a=b" })
+    local got = span(to, "process orders")
+    local trace_id, parent = trace.parse(wanted)
+    assert.same({ trace_id, parent, "a=b" }, { got.traceId, got.parentSpanId, got.traceState })
+    assert.same({ unwanted, wanted }, seen)
+    assert.equal(1, #to.spans)
+  end)
+
+  it("begin a trace for messages without one, which what they lead to is in", function()
+    local to = collector()
+    local app, broker = traced(to)
+    app:subscriber("orders", function(_, ctx)
+      assert(ctx:publish({}, { to = "bills" }))
+    end)
+    app:subscriber("bills", function() end)
+    support.start(app)
+    support.publish(broker, "orders", "{}")
+    local last, first = span(to, "process bills"), span(to, "process orders")
+    assert.is_nil(first.parentSpanId)
+    assert.equal(first.traceId, last.traceId)
+    assert.equal(first.spanId, span(to, "publish bills").parentSpanId)
+  end)
+
+  it("say what failed, each time, and what came of it", function()
+    local to = collector()
+    local app, broker = traced(to, nil, { retry = { max_attempts = 2, backoff = "none" } })
+    app:subscriber("orders", function()
+      return nil, errors.new("stock", "no tea\255")
+    end)
+    support.start(app)
+    support.publish(broker, "orders", "{}")
+    local second = span(to, "process orders", 2)
+    local first = span(to, "process orders", 1)
+    assert.same({ 2, 2 }, { first.status.code, second.status.code })
+    assert.matches("^no tea", first.status.message)
+    assert.equal("stock", first.attributes["error.type"])
+    assert.same({ "retry", "drop" }, { first.attributes["weir.outcome"], second.attributes["weir.outcome"] })
+    assert.same({ 1, 2 }, { first.attributes["weir.attempt"], second.attributes["weir.attempt"] })
+  end)
+
+  it("tell of messages that no handler sees, as they cannot be decoded", function()
+    local to = collector()
+    local app, broker = traced(to)
+    app:subscriber("orders", function() end)
+    support.start(app)
+    support.publish(broker, "orders", "{")
+    local got = span(to, "process orders")
+    assert.equal("decode", got.attributes["error.type"])
+    assert.equal(2, got.status.code)
+  end)
+
+  it("are no failures where the handler asks for a retry or drops", function()
+    local to = collector()
+    local app, broker = traced(to, nil, { retry = { backoff = "none" } })
+    app:subscriber("orders", function(_, ctx)
+      return ctx.attempt == 1 and weir.retry() or weir.drop("seen")
+    end)
+    support.start(app)
+    support.publish(broker, "orders", "{}")
+    assert.is_nil(span(to, "process orders", 2).status)
+    assert.is_nil(span(to, "process orders", 1).status)
+    assert.equal("drop", span(to, "process orders", 2).attributes["weir.outcome"])
+  end)
+
+  it("are one for a batch, with links to the messages", function()
+    local to = collector()
+    local app = traced(to)
+    app:batch("orders", { max = 3, linger = 5 }, function(list, ctx)
+      assert(ctx:publish(#list, { to = "sums" }))
+      return { true, weir.drop("no"), true }
+    end)
+    support.start(app)
+    local orders = app:publisher({ to = "orders" })
+    for i = 1, 3 do
+      assert(orders:publish({ id = i }))
+    end
+    local got = span(to, "process orders")
+    assert.equal(3, got.attributes["messaging.batch.message_count"])
+    assert.same({ 2, 1 }, { got.attributes["weir.outcome.ack"], got.attributes["weir.outcome.drop"] })
+    for i = 1, 3 do
+      local sent = span(to, "publish orders", i)
+      assert.same({ sent.traceId, sent.spanId }, { got.links[i].traceId, got.links[i].spanId })
+    end
+    local sum = span(to, "publish sums")
+    assert.same({ got.traceId, got.spanId }, { sum.traceId, sum.parentSpanId })
+  end)
+
+  it("are sampled by their trace: all of it or nothing, and others are told", function()
+    local to = collector()
+    local app = traced(to, { sample = 0.5 })
+    local flags = {}
+    app:subscriber("orders", function(_, ctx)
+      local trace_id, _, flag = trace.parse(ctx.headers.traceparent)
+      flags[trace_id] = flag
+    end)
+    local running = support.start(app)
+    local orders = app:publisher({ to = "orders" })
+    for i = 1, 200 do
+      assert(orders:publish({ id = i }))
+    end
+    eventually(function()
+      return app:health().handlers.orders and app.metrics:value("weir_messages_processed_total") == 200
+    end)
+    running:stop()
+    local spans = {}
+    for _, each in ipairs(to.spans) do
+      spans[each.traceId] = (spans[each.traceId] or 0) + 1
+    end
+    local sampled = 0
+    for trace_id, flag in pairs(flags) do
+      assert.equal(flag == "01" and 2 or nil, spans[trace_id])
+      sampled = sampled + (flag == "01" and 1 or 0)
+    end
+    assert.is_true(sampled > 50 and sampled < 150) -- wrong once in 10^12 runs
+  end)
+
+  it("tell of publishes that fail", function()
+    local to = collector()
+    local app = traced(to)
+    app:publish_use(function()
+      return nil, errors.new("full", "no room")
+    end)
+    support.start(app)
+    assert.is_nil((app:publisher({ to = "orders" }):publish({})))
+    local got = span(to, "publish orders")
+    assert.same({ 2, "no room", "full" }, { got.status.code, got.status.message, got.attributes["error.type"] })
+  end)
+end)
+
+describe("sending telemetry", function()
+  local function flood(app, n)
+    local orders = app:publisher({ to = "orders" })
+    for i = 1, n do
+      assert(orders:publish({ id = i }))
+    end
+  end
+
+  it("sends what is left when the application stops", function()
+    local to = collector()
+    local app = traced(to, { interval = 3600, metrics = true })
+    local running = support.start(app)
+    flood(app, 3)
+    running:stop()
+    assert.same({}, to.errors)
+    assert.equal(3, #to.spans)
+    assert.equal(3, to.metrics["weir_messages_published_total"].points[1].asDouble)
+  end)
+
+  it("tries again where the server asks for it, after the time that it names", function()
+    local to = collector({
+      { status = 429, headers = "retry-after: 1\r\n" },
+      { status = 503, headers = "retry-after: 0\r\n" },
+    })
+    local app = traced(to)
+    support.start(app)
+    flood(app, 1)
+    span(to, "publish orders")
+    assert.equal(3, #to.requests)
+    assert.is_true(to.requests[2].at - to.requests[1].at >= 0.99)
+    assert.equal(to.requests[1].body, to.requests[3].body)
+    assert.equal(1, items(app, "spans", "sent"))
+  end)
+
+  it("tries again when the connection breaks", function()
+    local to = collector({ "hang up" })
+    local app = traced(to)
+    support.start(app)
+    flood(app, 1)
+    span(to, "publish orders")
+    assert.equal(2, #to.requests)
+  end)
+
+  it("gives up what is refused, says so once, and goes on", function()
+    local to = collector({ { status = 400 }, { status = 401 } })
+    local app, _, lines = traced(to)
+    support.start(app)
+    for i = 1, 3 do
+      flood(app, 1)
+      eventually(function()
+        return #to.requests == i
+      end)
+    end
+    span(to, "publish orders")
+    eventually(function()
+      return items(app, "spans", "sent") == 1
+    end)
+    assert.equal(2, items(app, "spans", "failed"))
+    local text = table.concat(lines, "\n")
+    assert.equal(1, select(2, text:gsub("telemetry could not be sent", "")))
+    assert.matches("status 400", text)
+    assert.matches("telemetry is sent again", text)
+  end)
+
+  it("counts what the server took only in part", function()
+    local to = collector({ { body = '{"partialSuccess":{"rejectedSpans":"2","errorMessage":"too old"}}' } })
+    local app, _, lines = traced(to, { interval = 3600 })
+    local running = support.start(app)
+    flood(app, 3)
+    running:stop()
+    assert.same({ 1, 2 }, { items(app, "spans", "sent"), items(app, "spans", "refused") })
+    assert.matches("too old", table.concat(lines, "\n"))
+  end)
+
+  it("keeps no more spans than its queue has room for, and counts the rest", function()
+    local to = collector()
+    local app = traced(to, { queue = 10, interval = 3600 })
+    to.usual = "silence"
+    local running = support.start(app)
+    flood(app, 50)
+    assert.is_true(items(app, "spans", "dropped") >= 30)
+    assert.is_true(items(app, "spans", "dropped") <= 40)
+    to.usual = { status = 200 }
+    running:stop()
+    assert.is_true(#to.spans <= 20)
+  end)
+
+  it("does not hold up the end of the application for a server that does not answer", function()
+    local to = collector()
+    to.usual = "silence"
+    local app = traced(to, { interval = 3600, timeout = 0.2, metrics = true })
+    local running = support.start(app)
+    flood(app, 3)
+    local before = runtime.now()
+    assert.is_true(running:stop())
+    assert.is_true(runtime.now() - before < 5)
+    assert.equal(3, items(app, "spans", "failed") + items(app, "spans", "dropped"))
+  end)
+
+  it("sends headers that it is given, to the paths of OTLP", function()
+    local to = collector()
+    local app = traced(to, { headers = { ["x-key"] = "secret" }, metrics = true })
+    local running = support.start(app)
+    flood(app, 1)
+    running:stop()
+    local paths = {}
+    for _, request in ipairs(to.requests) do
+      paths[request.path] = true
+      assert.matches("\r\nx%-key: secret\r\n", request.head)
+      assert.matches("\r\ncontent%-type: application/json\r\n", request.head:lower())
+    end
+    assert.same({ ["/v1/traces"] = true, ["/v1/metrics"] = true }, paths)
+  end)
+end)
+
+describe("app:otlp", function()
+  local function refused(pattern, options)
+    local app = weir.app("a", "1")
+    local ok, err = pcall(app.otlp, app, options)
+    assert.is_false(ok)
+    assert.matches(pattern, err)
+  end
+
+  it("names what is wrong with its options", function()
+    refused("did you mean 'endpoint'", { endpiont = "x" })
+    refused("must be such as", { endpoint = "127.0.0.1:4318" })
+    refused("into 'headers'", { endpoint = "http://me:secret@host:4318" })
+    refused("from 0 to 1", { sample = 2 })
+    refused("from 0 to 1", { sample = 0 / 0 })
+    refused("seconds above 0", { interval = 0 })
+    refused("whole number", { queue = 0.5 })
+    refused("one line", { headers = { a = "b\r\nc: d" } })
+    refused("no name of a header", { headers = { "x" } })
+    refused("names to strings", { resource = { a = {} } })
+  end)
+
+  it("is for once, before the start", function()
+    local app = weir.app("a", "1"):otlp()
+    assert.has_error(function()
+      app:otlp()
+    end)
+  end)
+end)
+
+describe("the encoding of OTLP", function()
+  local function body_of(value)
+    return assert(json.encode(value))
+  end
+
+  it("has counters, gauges and histograms with their buckets apart", function()
+    local registry = metrics.registry()
+    registry:counter("a_total", "A", { "x" }):with("1"):inc(3)
+    registry:gauge("b", "B"):with():set(-2.5)
+    local sizes = registry:histogram("c_bytes", "C", { "x" }, { buckets = { 10, 20 } }):with("\255")
+    sizes:observe(5, 2)
+    sizes:observe(15)
+    sizes:observe(1e6)
+    local value, n = encode.metrics({ ["service.name"] = "s" }, registry:collect(), 1000.5, 2000)
+    assert.equal(3, n)
+    local got = decoder.metrics(body_of(value))
+    local a = got.a_total
+    assert.same({ 3, "1", true, 2 },
+      { a.points[1].asDouble, a.points[1].labels.x, a.metric.sum.isMonotonic, a.metric.sum.aggregationTemporality })
+    assert.same({ "1000500000000", "2000000000000" }, { a.points[1].startTimeUnixNano, a.points[1].timeUnixNano })
+    assert.equal(-2.5, got.b.points[1].asDouble)
+    local c = got.c_bytes.points[1]
+    assert.same({ "2", "1", "1" }, c.bucketCounts)
+    assert.same({ 10, 20 }, c.explicitBounds)
+    assert.same({ "4", 1000025, "\239\191\189" }, { c.count, c.sum, c.labels.x })
+    assert.equal("By", got.c_bytes.metric.unit)
+  end)
+
+  it("leaves out what JSON has no number for, and has nothing to say where there is nothing", function()
+    local registry = metrics.registry()
+    registry:gauge("b", "B"):with():set(0 / 0)
+    assert.is_nil((encode.metrics({}, registry:collect(), 0, 0)))
+  end)
+
+  it("makes UTF-8 of any text, and bounds it", function()
+    local replacement = "\239\191\189"
+    assert.equal("a" .. replacement .. "b", encode.text("a\255b"))
+    assert.equal("grün €", encode.text("grün €"))
+    assert.equal(replacement:rep(3), encode.text("\237\160\128")) -- half of a surrogate pair
+    assert.equal(replacement:rep(2), encode.text("\192\128")) -- longer than needed
+    assert.equal(replacement, encode.text("\240")) -- cut
+    assert.equal("ä", encode.text("ää", 3)) -- no half characters
+    assert.is_true(#encode.text(("\255"):rep(5000)) <= 1024)
+    for i = 0, 255 do
+      for j = 0, 255, 7 do
+        assert.is_truthy(utf8.len(encode.text(string.char(i, j, 255 - j, i))))
+      end
+    end
+  end)
+end)
