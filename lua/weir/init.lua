@@ -42,6 +42,7 @@ for _, name in ipairs({ "ack", "drop", "fail", "outputs", "reply", "retry" }) do
 end
 
 return setmetatable(weir, {
+  names = modules, -- for who lists what there is
   __index = function(self, name)
     local module = modules[name]
     if not module then

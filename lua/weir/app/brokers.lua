@@ -94,23 +94,36 @@ local function failure(link, err)
   return errors.with(err, { message = message, broker = link.label })
 end
 
---- Connects all brokers, one after the other; one that is down is tried again until the deadline.
+--- Connects a broker; one that is down is tried again until the deadline.
+-- @param self the running application
+-- @tparam table link `{ label, broker, ... }`, one of its `links`
+-- @tparam number deadline
+-- @treturn boolean true; or nil and an error
+function M.connect_one(self, link, deadline)
+  watch(self, link)
+  self.connected[#self.connected + 1] = link
+  local ok, err = M.persist(function(timeout)
+    return link.broker:connect(timeout)
+  end, deadline, function(err, pause)
+    self.log:warn("the broker cannot be reached; trying again", { broker = link.label, error = err, after = pause })
+  end)
+  if not ok then
+    return nil, failure(link, err)
+  end
+  link.was_up = true -- what ends it until here, connect says
+  return true
+end
+
+--- Connects all brokers, one after the other.
 -- @param self the running application
 -- @tparam number deadline
 -- @treturn boolean true; or nil and an error
 function M.connect(self, deadline)
   for _, link in ipairs(self.links) do
-    watch(self, link)
-    self.connected[#self.connected + 1] = link
-    local ok, err = M.persist(function(timeout)
-      return link.broker:connect(timeout)
-    end, deadline, function(err, pause)
-      self.log:warn("the broker cannot be reached; trying again", { broker = link.label, error = err, after = pause })
-    end)
+    local ok, err = M.connect_one(self, link, deadline)
     if not ok then
-      return nil, failure(link, err)
+      return nil, err
     end
-    link.was_up = true -- what ends it until here, connect says
   end
   return true
 end

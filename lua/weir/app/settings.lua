@@ -358,6 +358,18 @@ local levels = {
 }
 levels.batch.filter = nil -- a batch goes to one handler
 
+--- The names of the options of a level, sorted.
+-- @tparam string kind as for `check`
+-- @treturn {string,...}
+function settings.names(kind)
+  local names = {}
+  for name in pairs(levels[kind]) do
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  return names
+end
+
 --- What is wrong with the options of a level.
 -- @tparam string kind "app", "broker", "router", "include", "subscriber", "batch" or "publisher"
 -- @tparam table options

@@ -40,6 +40,9 @@ local OPTIONS = {
   cache = { "number", "string" },
 }
 
+--- The names of options, and the types of their values.
+M.OPTIONS = OPTIONS
+
 local TLS = { ca = "string", cert = "string", key = "string", verify = "boolean" }
 
 -- Raises unless names of streams can be appended to it; blames the caller of new().

@@ -41,6 +41,9 @@ local OPTIONS = {
   timeout = "number",
 }
 
+--- The names of options, and the types of their values.
+M.OPTIONS = OPTIONS
+
 local function number(what, name, value, least, level)
   options.count(what, name, value, least, level + 2)
   if value and value > LARGEST then

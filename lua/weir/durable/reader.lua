@@ -38,6 +38,9 @@ local OPTIONS = {
   retry = "table",
 }
 
+--- The names of options, and the types of their values.
+M.OPTIONS = OPTIONS
+
 local function live_mode(live, level)
   if live == nil or live == false then
     return "none"

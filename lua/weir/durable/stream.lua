@@ -13,6 +13,9 @@ Stream.__index = Stream
 
 local OPTIONS = { content_type = "string", codec = { "string", "table" }, headers = "table", params = "table" }
 
+--- The names of options, and the types of their values.
+M.OPTIONS = OPTIONS
+
 --- Makes a stream; `client:stream(url, opts)` does.
 --
 -- Values become bytes by the codec: "raw" (the default) takes strings; with "json", "msgpack" or "cbor" any

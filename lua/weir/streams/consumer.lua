@@ -36,6 +36,9 @@ local OPTIONS = {
   max_message = { "number", "string" },
 }
 
+--- The names of options, and the types of their values.
+consumer.OPTIONS = OPTIONS
+
 local NO_OPTIONS = {}
 
 -- Sources from which on those that stopped are forgotten.

@@ -34,6 +34,9 @@ local OPTIONS = {
   max_sessions = "number",
 }
 
+--- The names of options, and the types of their values.
+network.OPTIONS = OPTIONS
+
 local CLOSE_TIMEOUT = 10 -- seconds
 local STRICT_TIMEOUT = 5 -- seconds that network:consumer waits for a producer
 

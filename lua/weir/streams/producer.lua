@@ -33,6 +33,9 @@ local OPTIONS = {
   max_message = { "number", "string" },
 }
 
+--- The names of options, and the types of their values.
+producer.OPTIONS = OPTIONS
+
 local LAGS = { disconnect = true, block = true }
 
 -- An epoch is the time, in microseconds, at which a producer came to be; later ones have greater.

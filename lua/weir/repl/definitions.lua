@@ -1,0 +1,167 @@
+--- What was defined at the prompt, as the file of an application.
+--
+-- A *definition* is an input that registered something with the application, or gave names to functions and plain data.
+-- What only looked, or made an object that is open now, is left out. An input is forgotten once later ones have
+-- given anew all that it defined.
+-- @module weir.repl.definitions
+
+local luv = require("luv")
+
+local M = {}
+
+local Definitions = {}
+Definitions.__index = Definitions
+
+local MARK = "--- Saved by weir repl."
+
+-- Whether a file can make the value again: a function, or data without objects.
+local function is_plain(value, depth)
+  local kind = type(value)
+  if kind == "table" then
+    if getmetatable(value) ~= nil or depth > 5 then
+      return false
+    end
+    for key, each in next, value do
+      if not is_plain(key, depth + 1) or not is_plain(each, depth + 1) then
+        return false
+      end
+    end
+    return true
+  end
+  return kind ~= "userdata" and kind ~= "thread"
+end
+
+-- Objects that are no more than a description are as good as data.
+local DESCRIPTIONS = { ["weir.schema"] = true, ["weir.router"] = true, ["weir.publisher"] = true }
+
+local function is_definable(value)
+  local meta = type(value) == "table" and getmetatable(value)
+  if type(meta) == "table" and DESCRIPTIONS[meta.__name or ""] then
+    return true
+  end
+  for _, module in pairs(package.loaded) do
+    if rawequal(module, value) then
+      return true
+    end
+  end
+  return is_plain(value, 0)
+end
+
+--- Notes an input.
+-- @tparam string text
+-- @tparam table set the globals that it set: names to values
+-- @tparam {string,...} registered what it registered with the application, a text for each
+function Definitions:note(text, set, registered)
+  local keys = {}
+  for name, value in pairs(set) do
+    if not is_definable(value) then
+      return
+    end
+    keys["global " .. name] = true
+  end
+  for _, what in ipairs(registered) do
+    keys[what] = true
+  end
+  if next(keys) == nil then
+    return
+  end
+  for i = #self.list, 1, -1 do
+    local former = self.list[i]
+    for key in pairs(keys) do
+      former.keys[key] = nil
+    end
+    if next(former.keys) == nil then
+      table.remove(self.list, i)
+    end
+  end
+  local names = {}
+  for name in pairs(set) do
+    names[#names + 1] = name
+  end
+  self.list[#self.list + 1] = { text = text, keys = keys, names = names }
+end
+
+local function header(source)
+  if source.path then
+    return ('local app = require("weir.repl.redefine").load(%q)'):format(luv.fs_realpath(source.path) or source.path)
+  end
+  return ('local app = weir.app(%q, %q)\napp:broker(weir.env("BROKER", %q))'):format(
+    source.title, source.version, source.url)
+end
+
+-- The names that the inputs give, as locals of the file.
+local function locals(list)
+  local names, seen = {}, {}
+  for _, each in ipairs(list) do
+    for _, name in ipairs(each.names) do
+      if not seen[name] and #names < 150 then -- Lua has 200 in a function; others stay global
+        seen[name] = true
+        names[#names + 1] = name
+      end
+    end
+  end
+  table.sort(names)
+  return #names > 0 and "local " .. table.concat(names, ", ") or nil
+end
+
+--- The text of the file.
+-- @tparam table source `path` of the file that was loaded; or `title`, `version` and `url` of the first broker; `more`,
+--   the brokers that were added: lists of a label and a URL
+-- @treturn string
+function Definitions:text(source)
+  local parts = { MARK, 'local weir = require("weir")', "", header(source) }
+  for _, each in ipairs(source.more or {}) do
+    parts[#parts + 1] = ("app:broker(%q, { label = %q })"):format(each[2], each[1])
+  end
+  parts[#parts + 1] = locals(self.list)
+  for _, each in ipairs(self.list) do
+    parts[#parts + 1] = ""
+    parts[#parts + 1] = each.text
+  end
+  parts[#parts + 1] = ""
+  parts[#parts + 1] = "return app"
+  return table.concat(parts, "\n") .. "\n"
+end
+
+local function may_replace(path)
+  local file = io.open(path, "rb")
+  if not file then
+    return true
+  end
+  local first = file:read("l")
+  file:close()
+  return first == MARK
+end
+
+--- Writes it. A file that no session saved is left alone.
+-- @tparam string path
+-- @tparam table source
+-- @treturn number definitions; or nil and why not
+function Definitions:save(path, source)
+  if not may_replace(path) then
+    return nil, path .. " exists and was not saved by a session; choose another name, or remove it"
+  end
+  local temporary = ("%s.%d"):format(path, luv.os_getpid())
+  local file, why = io.open(temporary, "wb")
+  if not file then
+    return nil, why
+  end
+  local ok
+  ok, why = file:write(self:text(source))
+  ok = file:close() and ok
+  if ok then
+    ok, why = os.rename(temporary, path)
+  end
+  if not ok then
+    os.remove(temporary)
+    return nil, why
+  end
+  return #self.list
+end
+
+--- Makes an empty list.
+function M.new()
+  return setmetatable({ list = {} }, Definitions)
+end
+
+return M

@@ -1,0 +1,97 @@
+--- The lines that were typed, in a file: bounded, and no reason to fail.
+-- @module weir.repl.history
+
+local luv = require("luv")
+
+local M = {}
+
+-- Lines that are kept; bytes of a line; bytes of a file that are read.
+local LINES, LONGEST, MOST = 1000, 4096, 1024 * 1024
+
+--- Where it is: `$WEIR_HISTORY` (empty: nowhere), or `weir/history` in the user's directory for the state of programs.
+-- @treturn ?string
+function M.path()
+  local path = os.getenv("WEIR_HISTORY")
+  if path then
+    return path ~= "" and path or nil
+  end
+  local state, home = os.getenv("XDG_STATE_HOME"), os.getenv("HOME")
+  if state and state:sub(1, 1) == "/" then
+    return state .. "/weir/history"
+  end
+  return home and home ~= "" and home .. "/.local/state/weir/history" or nil
+end
+
+local function make_folders(path)
+  local at = 1
+  while true do
+    at = path:find("/", at + 1, true)
+    if not at then
+      return
+    end
+    luv.fs_mkdir(path:sub(1, at - 1), 448) -- 0700; fails where it is there
+  end
+end
+
+--- Reads it: the last lines, oldest first.
+-- @tparam ?string path
+-- @treturn {string,...}
+function M.load(path)
+  local file = path and io.open(path, "rb")
+  if not file then
+    return {}
+  end
+  local size = file:seek("end") or 0
+  file:seek("set", math.max(0, size - MOST))
+  local lines = {}
+  for line in (file:read(MOST) or ""):gmatch("[^\n]+") do
+    if #line <= LONGEST then
+      lines[#lines + 1] = line
+    end
+  end
+  file:close()
+  return table.move(lines, math.max(1, #lines - LINES + 1), #lines, 1, {})
+end
+
+--- Whether a line is to be remembered.
+-- @tparam string line
+-- @tparam ?string former the line before it
+-- @treturn boolean
+function M.worth(line, former)
+  return line:find("%S") ~= nil and #line <= LONGEST and line ~= former and not line:find("[%z\n]")
+end
+
+--- Adds lines to it. It is written anew, so that it stays bounded, and others see a whole file.
+-- @tparam ?string path
+-- @tparam {string,...} added
+-- @treturn boolean true; or nil and why not
+function M.save(path, added)
+  if not path or #added == 0 then
+    return true
+  end
+  local lines = M.load(path)
+  table.move(added, 1, #added, #lines + 1, lines)
+  make_folders(path)
+  if luv.fs_access(path, "R") and not luv.fs_access(path, "W") then
+    return nil, path .. ": it may not be written"
+  end
+  local temporary = ("%s.%d"):format(path, luv.os_getpid())
+  local fd, why = luv.fs_open(temporary, "w", 384) -- 0600
+  if not fd then
+    return nil, why
+  end
+  local kept = table.move(lines, math.max(1, #lines - LINES + 1), #lines, 1, {})
+  local ok
+  ok, why = luv.fs_write(fd, #kept > 0 and table.concat(kept, "\n") .. "\n" or "")
+  luv.fs_close(fd)
+  if ok then
+    ok, why = luv.fs_rename(temporary, path)
+  end
+  if not ok then
+    luv.fs_unlink(temporary)
+    return nil, why
+  end
+  return true
+end
+
+return M
