@@ -22,8 +22,9 @@ local policy = {}
 
 local ACTIONS = { retry = true, dead_letter = true, drop = true, ack = true, stop = true }
 
--- Deliveries of a message, the first one included, where the policy does not say.
+--- Deliveries of a message, the first one included, where the policy does not say.
 local MAX_ATTEMPTS = 5
+policy.MAX_ATTEMPTS = MAX_ATTEMPTS
 
 local INITIAL, FACTOR, MAX, JITTER = 0.5, 2, 60, 0.2
 

@@ -1,0 +1,85 @@
+--- Names of destinations as ids and addresses of a document.
+-- @module weir.asyncapi.name
+
+local name = {}
+
+--- An id of a name: letters, digits, dots, "-" and "_" stay; any other byte becomes `_` and its two hex digits.
+--
+-- Two names never have one id, and the id of a name depends on nothing else: it stays when others come and go. To
+-- that end, a `_` that would look like an escape, or like the `_-` that joins parts, is escaped, too. Only credentials
+-- in an address are left out.
+-- @tparam string value
+-- @treturn string of the characters that AsyncAPI allows in keys
+function name.id(value)
+  value = name.without_credentials(value)
+  value = value:gsub("_([%dA-F][%dA-F])", "_5F%1"):gsub("_%-", "_5F-"):gsub("_$", "_5F")
+  return (value:gsub("[^%w.%-_]", function(char)
+    return ("_%02X"):format(char:byte())
+  end))
+end
+
+--- An id of several names, which no single name has.
+-- @tparam string ... names
+function name.join(...)
+  local parts = {}
+  for i = 1, select("#", ...) do
+    parts[i] = name.id((select(i, ...)))
+  end
+  return table.concat(parts, "_-")
+end
+
+local function add(parameters, key, value)
+  parameters[key] = value
+  return "{" .. key .. "}"
+end
+
+--- The address of a channel, in which wildcards are parameters: `orders.*.new` is `orders.{token1}.new`.
+--
+-- Braces mean parameters in an address. Those of a name become a parameter with one value.
+-- @tparam string destination
+-- @tparam[opt] boolean pattern whether `*` and `>` are wildcards
+-- @treturn string the address
+-- @treturn ?table the parameters, by name; nil when there are none
+function name.address(destination, pattern)
+  local parameters = {}
+  if pattern then
+    local tokens, count = {}, 0
+    for token in (destination .. "."):gmatch("([^.]*)%.") do
+      if token == "*" then
+        count = count + 1
+        token = add(parameters, "token" .. count, { description = "One token, without dots." })
+      elseif token == ">" then
+        token = add(parameters, "rest", { description = "One token or more, with dots between them." })
+      end
+      tokens[#tokens + 1] = token
+    end
+    destination = table.concat(tokens, ".")
+  end
+  if next(parameters) == nil then
+    destination = destination:gsub("{.*}", function(literal)
+      return add(parameters, "literal", { description = "These characters, braces included.", enum = { literal } })
+    end, 1)
+  end
+  return destination, next(parameters) and parameters or nil
+end
+
+-- Headers whose values are not for documents.
+local SECRET = { "auth", "token", "secret", "password", "cookie", "key", "credential" }
+
+--- Whether the value of a header may say who somebody is.
+function name.is_secret(header)
+  header = header:lower()
+  for _, word in ipairs(SECRET) do
+    if header:find(word, 1, true) then
+      return true
+    end
+  end
+  return false
+end
+
+--- A text without the user and the password of the addresses in it.
+function name.without_credentials(value)
+  return (value:gsub("(%a[%w+.-]*://)[^/%s?#@]*@", "%1"))
+end
+
+return name
