@@ -11,14 +11,18 @@ local NUMBERS = { sigint = 2, sigterm = 15 }
 --- Calls `fn(number)` at the first signal. A second one ends the process at once, with the status 128 + its number:
 -- whoever sends two does not want to wait.
 -- @tparam function fn must not block
+-- @tparam[opt] function again called at the second signal, before the end
 -- @treturn function ends the watch; to be called where waiting is possible
-function M.watch(fn)
+function M.watch(fn, again)
   local handles, got = {}, false
   for name, number in pairs(NUMBERS) do
     local handle = luv.new_signal()
     handles[#handles + 1] = handle
     handle:start(name, function()
       if got then
+        if again then
+          again(number)
+        end
         os.exit(128 + number)
       end
       got = true

@@ -8,7 +8,8 @@
 -- - `words`: a list of `{ name, label, about, optional, read, missing }`, in their order. `missing` is what is said
 --   when one that is not optional is not there.
 -- - `options`: a list of `{ name, label, about, many, read, exclusive }`. One without a label takes no value. With
---   `many` it may be repeated, and its value is a list. Options with the same text in `exclusive` exclude each other.
+--   `many` it may be repeated, and its value is a list. Options with the same text in `exclusive` (or in a
+--   list of them) exclude each other.
 -- - `read(text)`: returns the value, or nil and what was wanted: "a whole number".
 -- - `choices` (of either): all values that there are.
 -- - `intro`, `notes` (text below the options), `examples` (a list of lines), `statuses` (of exit).
@@ -136,9 +137,10 @@ local function add_options(parser, options, complete)
   local exclusive = {}
   for _, option in ipairs(options or {}) do
     local made = add_option(parser, option, complete)
-    if option.exclusive then
-      exclusive[option.exclusive] = exclusive[option.exclusive] or {}
-      table.insert(exclusive[option.exclusive], made)
+    local groups = option.exclusive
+    for _, group in ipairs(type(groups) == "table" and groups or { groups }) do
+      exclusive[group] = exclusive[group] or {}
+      table.insert(exclusive[group], made)
     end
   end
   for _, group in pairs(exclusive) do

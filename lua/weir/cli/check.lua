@@ -28,14 +28,25 @@ local function plain(list)
   return json.array(result)
 end
 
+-- Has the modules noted that are asked for from now on: also those that do not load, and those that are not there,
+-- where they would lie beside the file.
+local function note_modules(path)
+  local folder, names = path:match("^(.*/)") or "./", {}
+  table.insert(package.searchers, 1, function(name)
+    if not name:find("^weir%f[.\0]") then
+      local found = package.searchpath(name, package.path)
+      names[found or folder .. name:gsub("%.", "/") .. ".lua"] = true
+    end
+  end)
+  return names
+end
+
 -- The file and those modules of it that lie beside it or below.
-local function files_of(path)
+local function files_of(path, modules)
   local folder = path:match("^(.*/)") or "./"
-  local files, seen = { path }, {}
-  for name in pairs(package.loaded) do
-    local found = package.searchpath(name, package.path)
-    if found and not seen[found] and found:sub(1, #folder) == folder and not name:find("^weir%f[.\0]") then
-      seen[found] = true
+  local files = { path }
+  for found in pairs(modules) do
+    if found:sub(1, #folder) == folder then
       files[#files + 1] = found
     end
   end
@@ -43,14 +54,14 @@ local function files_of(path)
   return json.array(files)
 end
 
-local function to_json(console, path, app, ok, found, err)
+local function to_json(console, options, app, ok, found)
   local report = { ok = ok and true or false, mistakes = plain(ok and {} or found), doubts = plain(ok and found or {}) }
   if app then
     report.app, report.version, report.shutdown_timeout = app.title, app.version, app.options.shutdown_timeout
   else
-    report.error = err
+    report.error = options.error
   end
-  report.files = files_of(path)
+  report.files = files_of(options.file, options.modules)
   console.out:write(json.encode(report), "\n")
 end
 
@@ -77,13 +88,17 @@ function M.run(options, console)
   for _, pair in ipairs(options.env or {}) do
     luv.os_setenv(pair[1], pair[2])
   end
+  if options.json then
+    options.modules = note_modules(options.file)
+  end
   local app, err = require("weir.app.load")(options.file)
   if options.json then
     local ok, found = nil, {}
     if app then
       ok, found = app:check()
     end
-    to_json(console, options.file, app, ok, found, err and err.message)
+    options.error = err and err.message
+    to_json(console, options, app, ok, found)
     return ok and cli.OK or cli.FAILED
   elseif not app then
     return nil, err.message
