@@ -17,6 +17,8 @@ local GRACE = 1
 
 local uncollected = {} -- failed tasks whose error nobody has seen
 
+local live = 0 -- tasks that have not ended
+
 -- The text of an error, which may be an object whose __tostring fails.
 local function text_of(err)
   local ok, text = pcall(tostring, err)
@@ -38,6 +40,7 @@ end
 -- Called by the runtime when the function of the task is over.
 function Task:ended(ok, ...)
   self.co = nil
+  live = live - 1
   if ok then
     self.state = self.cancelled and "cancelled" or "done"
     if select("#", ...) > 1 then
@@ -89,6 +92,7 @@ local function new_task(fn, what, group)
   if type(fn) ~= "function" then
     error(what .. ": a function is expected, not " .. type(fn), 3)
   end
+  live = live + 1
   return setmetatable({
     state = "running",
     group = group,
@@ -329,6 +333,11 @@ function tasks.group(fn, ...)
 end
 
 -- --- time ---------------------------------------------------------------------------------------
+
+--- How many tasks have not ended.
+function tasks.count()
+  return live
+end
 
 --- Seconds of a monotonic clock.
 tasks.now = runtime.now

@@ -319,6 +319,13 @@ function App:otlp(options)
   return self
 end
 
+--- Serves metrics, health and a live page over HTTP while it runs: see `weir.app.http`.
+-- @tparam table options `listen`, `insecure`, `hosts`, `network`, `routes`
+-- @return what serves them, with `url`
+function App:http(options)
+  return (require("weir.app.http").add(self, options))
+end
+
 --- Its logger: that with which it runs, or else the one of the option `log`, which is a logger or options of one.
 function App:logger()
   if self:is_live() then

@@ -332,9 +332,9 @@ end
 --
 -- `handler(request)` runs in a task of the connection and may wait. The request has `method`, `path` (decoded), `query`
 -- (name to value), `headers` (lower-case names), `body` and `target` (as it came). It returns a status; headers (name
--- to value or list of values), or nil; and the body: a string, nil, or an iterator of strings, which are sent as they come
--- until it gives nil. Of `HEAD` the body is not sent. Where it raises, 500 is answered and the error logged; in the
--- middle of an iterator the connection is broken off. When the client leaves, an iterator that waits is cancelled.
+-- to value or list of values), or nil; and the body: a string, nil, or an iterator of strings, which are sent as they
+-- come until it gives nil. Of `HEAD` the body is not sent. Where it raises, 500 is answered and the error logged; in
+-- the middle of an iterator the connection is broken off. When the client leaves, an iterator that waits is cancelled.
 -- @tparam string address tcp://host:port (port 0: any) or unix://path
 -- @tparam function handler
 -- @tparam[opt] table options
