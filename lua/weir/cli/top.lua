@@ -1,0 +1,299 @@
+--- `weir top`: watches what an application does.
+-- @module weir.cli.top
+local arguments = require("weir.cli.arguments")
+local cli = require("weir.cli")
+
+local M = {
+  summary = "watch an application: rates, lag, credit, outcomes, retries",
+  intro = [[
+Reads the metrics that an application serves (app:http{ listen = ... }) and shows what is
+subscribed, published and streamed, again and again. Given a file, it runs the application of that
+file and shows that.]],
+  words = {
+    { "source", "URL|FILE", "the address of the metrics, such as http://127.0.0.1:8080 or :8080, or an application",
+      missing = "what to watch is missing: an address such as http://127.0.0.1:8080, or the file of an application" },
+  },
+  options = {
+    { "interval", "SECONDS", "time between two looks (1)", read = arguments.seconds },
+    { "once", nil, "print it as text, once, after one interval, and end" },
+    { "json", nil, "print one JSON object, in a line, for each look" },
+    { "env", "NAME=VALUE", "set a variable of the environment; repeatable", many = true, read = arguments.variable },
+  },
+  notes = [[
+Keys: q or Ctrl-C ends; left and right choose the column by which subscriptions are sorted, r turns
+the order round; up, down, page up, page down and home scroll; p pauses; space looks at once.
+
+An address that does not answer is tried again with each look, and what was seen last stays. With
+--once or --json it is an error. NO_COLOR leaves out all styles.]],
+  examples = {
+    "weir top :8080",
+    "weir top http://10.0.0.7:8080/metrics --interval 5",
+    "weir top app.lua --env BROKER=nats://127.0.0.1:4222",
+    "weir top :8080 --once --json | jq '.subscriptions[] | select(.lag > 100)'",
+  },
+  statuses = "0 it was ended, 1 there was nothing to watch, or the application failed, 2 wrong use.",
+}
+
+local KEYS = "q quit  <- -> sort  r reverse  p pause  up/down scroll"
+
+-- --- looking --------------------------------------------------------------------------------------
+
+local Watch = {}
+Watch.__index = Watch
+
+-- Looks once: what is different goes into the state. True; or nil and an error.
+local function look(self)
+  local model = require("weir.top.model")
+  local samples, err = self.source:sample()
+  if not samples then
+    return nil, err
+  end
+  local now = require("weir.runtime").now()
+  local after = model.snapshot(samples, now)
+  self.state.data = model.compare(after, self.before)
+  self.before, self.seen = after, now
+  return true
+end
+
+local function text_of(err)
+  return type(err) == "table" and err.message or tostring(err)
+end
+
+-- Looks, and says on the screen what went wrong.
+local function look_again(self)
+  local ok, err = look(self)
+  local state = self.state
+  if ok then
+    state.error = nil
+  else
+    local ago = self.seen and (", as it was %.0f s ago"):format(require("weir.runtime").now() - self.seen) or ""
+    state.error = ("connection lost%s; trying again: %s"):format(ago, text_of(err))
+    if not self.seen then
+      state.error = "no connection yet; trying again: " .. text_of(err)
+    end
+    self.before = nil -- rates over the gap would be none of now
+  end
+  state.log = self.source.log and self.source:log()
+end
+
+-- --- on a terminal --------------------------------------------------------------------------------
+
+local function draw(self)
+  local width, height = self.screen:size()
+  local lines, most = require("weir.top.view").lines(self.state, {
+    width = width,
+    height = height,
+    sort = self.sort,
+    reverse = self.reverse,
+    skip = self.skip,
+    keys = KEYS,
+  })
+  self.skip = math.min(self.skip, most)
+  return self.screen:draw(lines)
+end
+
+local function sort_by(self, step)
+  local orders = require("weir.top.view").orders
+  local at = 1
+  for i, name in ipairs(orders) do
+    at = name == self.sort and i or at
+  end
+  self.sort = orders[(at - 1 + step) % #orders + 1]
+end
+
+local keys = {}
+
+keys.q = function()
+  return "end"
+end
+keys.Q, keys.interrupt, keys["end of input"] = keys.q, keys.q, keys.q
+
+function keys.right(self)
+  sort_by(self, 1)
+end
+
+function keys.left(self)
+  sort_by(self, -1)
+end
+
+keys.s, keys[">"], keys["<"] = keys.right, keys.right, keys.left
+
+function keys.r(self)
+  self.reverse = not self.reverse
+end
+
+function keys.p(self)
+  self.state.paused = not self.state.paused
+  self.wake:try_send(true)
+end
+
+keys[" "] = function(self)
+  self.wake:try_send(true)
+end
+
+local function scrolls(lines)
+  return function(self)
+    local _, height = self.screen:size()
+    local step = lines == "page" and height // 2 or lines == "back" and -(height // 2) or lines
+    self.skip = math.max(0, self.skip + step)
+  end
+end
+
+keys.up, keys.k, keys.down, keys.j = scrolls(-1), scrolls(-1), scrolls(1), scrolls(1)
+keys["page up"], keys["page down"], keys["end"] = scrolls("back"), scrolls("page"), scrolls(1000000)
+
+function keys.home(self)
+  self.skip = 0
+end
+
+-- Looks in a task of its own, so that keys are heard meanwhile.
+local function looker(self, events)
+  while not self.over do
+    if not self.state.paused then
+      look_again(self)
+      events:send("looked")
+    end
+    self.wake:recv(not self.state.paused and self.interval or nil)
+  end
+end
+
+local function ended(self)
+  if self.source.ended then
+    return self.source:ended()
+  end
+end
+
+local function live(self, console)
+  local weir = require("weir")
+  local events = weir.channel(64)
+  self.wake = weir.channel(1)
+  self.screen = require("weir.top.screen").open(console.out, (os.getenv("NO_COLOR") or "") == "", function(key)
+    events:try_send(key)
+  end)
+  local task = weir.spawn(looker, self, events)
+  local ok, err = pcall(function()
+    local there = draw(self)
+    while there do
+      local key = events:recv()
+      local act = keys[key]
+      if key == nil or act and act(self) == "end" then
+        return nil
+      end
+      local over, why = ended(self)
+      if over then
+        return why
+      end
+      there = draw(self)
+    end
+  end)
+  self.over = true
+  self.screen:close()
+  self.wake:close()
+  task:cancel("it was ended")
+  if not ok then
+    error(err, 0)
+  elseif err then
+    return nil, err
+  end
+  return cli.OK
+end
+
+-- --- as text --------------------------------------------------------------------------------------
+
+local function print_text(self, console)
+  local columns = tonumber(os.getenv("COLUMNS") or "")
+  local lines = require("weir.top.view").lines(self.state, { width = columns and columns >= 20 and columns or 120 })
+  for _, line in ipairs(lines) do
+    if not console.out:write((line[1]:gsub(" +$", "")), "\n") then
+      return false
+    end
+  end
+  return console.out:flush() ~= nil
+end
+
+local function print_json(self, console)
+  local json = require("weir.cli.json")
+  local data = self.state.data
+  local report = { source = self.source.name, time = require("weir.runtime").time(), runtime = data.runtime }
+  report.seconds = data.seconds
+  for _, name in ipairs({ "brokers", "subscriptions", "published", "streams" }) do
+    report[name] = json.array(data[name])
+  end
+  return console.out:write(json.encode(report), "\n") ~= nil and console.out:flush() ~= nil
+end
+
+-- Two looks make one report, which has rates.
+local function print_all(self, console, options)
+  local weir = require("weir")
+  local ok, err = look(self)
+  if not ok then
+    return nil, text_of(err)
+  end
+  repeat
+    weir.sleep(self.interval)
+    local over, why = ended(self)
+    if over then
+      return why and nil or cli.OK, why
+    end
+    ok, err = look(self)
+    if not ok then
+      return nil, text_of(err)
+    end
+    local written = (options.json and print_json or print_text)(self, console)
+  until options.once or not written
+  return cli.OK
+end
+
+-- --- the command ----------------------------------------------------------------------------------
+
+local function open(options)
+  local source = require("weir.top.source")
+  local url = source.url(options.source)
+  if url and not options.source:find("%.lua$") then
+    if options.env then
+      return nil, cli.usage_error("--env is for an application that is run, and not for an address")
+    end
+    return source.remote(url)
+  end
+  local luv = require("luv")
+  for _, pair in ipairs(options.env or {}) do
+    luv.os_setenv(pair[1], pair[2])
+  end
+  local app, err = require("weir.app.load")(options.source)
+  if not app then
+    return nil, err.message
+  end
+  app, err = source.application(app)
+  return app, err and text_of(err)
+end
+
+local function watch(options, console)
+  local source, err = open(options)
+  if not source then
+    return nil, err
+  end
+  local self = setmetatable({
+    source = source,
+    interval = options.interval or 1,
+    state = { source = source.name },
+    sort = "name",
+    reverse = false,
+    skip = 0,
+  }, Watch)
+  local run = (options.once or options.json) and print_all or live
+  local ok, status, why = pcall(run, self, console, options)
+  source:close()
+  if not ok then
+    error(status, 0)
+  end
+  return status, why
+end
+
+function M.run(options, console)
+  if not options.once and not options.json and not console:is_terminal(console.out) then
+    return nil, cli.usage_error("the output is no terminal; --once prints it as text, --json as JSON")
+  end
+  return require("weir").run(watch, options, console)
+end
+
+return M

@@ -1,0 +1,118 @@
+--- A terminal that is drawn on as a whole: the other screen, no cursor, keys as they are pressed. What was there before
+-- is there again after `close`, however the program ends.
+-- @module weir.top.screen
+
+local luv = require("luv")
+
+local M = {}
+
+local Screen = { __name = "weir.top.screen" }
+Screen.__index = Screen
+
+local ENTER, LEAVE = "\27[?1049h\27[?25l\27[?7l", "\27[?7h\27[?25h\27[?1049l"
+local STYLES = { bold = "\27[1m", heading = "\27[7m", bad = "\27[1;31m", faint = "\27[2m" }
+local WIDTH, HEIGHT = 80, 24
+-- What a terminal sends for keys, and the names of these.
+local SEQUENCES = {
+  ["[A"] = "up", ["[B"] = "down", ["[C"] = "right", ["[D"] = "left", ["[H"] = "home", ["[F"] = "end",
+  ["OA"] = "up", ["OB"] = "down", ["OC"] = "right", ["OD"] = "left", ["OH"] = "home", ["OF"] = "end",
+  ["[5~"] = "page up", ["[6~"] = "page down", ["[1~"] = "home", ["[4~"] = "end",
+}
+local NAMES = { ["\3"] = "interrupt", ["\4"] = "end of input", ["\12"] = "redraw", ["\27"] = "escape" }
+
+-- The keys in what came at once. A sequence that is not known is no key.
+local function keys_of(data)
+  local keys, at = {}, 1
+  while at <= #data do
+    local sequence = data:match("^\27(%[[%d;]*[%a~])", at) or data:match("^\27(O%a)", at)
+    if sequence then
+      keys[#keys + 1] = SEQUENCES[sequence]
+      at = at + 1 + #sequence
+    else
+      local byte = data:sub(at, at)
+      keys[#keys + 1] = NAMES[byte] or byte
+      at = at + 1
+    end
+  end
+  return keys
+end
+
+--- Columns and lines of the terminal.
+function Screen:size()
+  local width, height
+  if self.tty then
+    width, height = self.tty:get_winsize()
+  end
+  if type(width) ~= "number" or width <= 0 or type(height) ~= "number" or height <= 0 then
+    return WIDTH, HEIGHT
+  end
+  return width, height
+end
+
+--- Draws lines: each a table with its text first and perhaps a `style`.
+-- @treturn boolean whether the terminal is there
+function Screen:draw(lines)
+  local parts = { "\27[H" }
+  for i, line in ipairs(lines) do
+    local style = self.colour and STYLES[line.style]
+    parts[#parts + 1] = style and style .. line[1] .. "\27[0m" or line[1]
+    parts[#parts + 1] = i < #lines and "\27[K\r\n" or "\27[K"
+  end
+  parts[#parts + 1] = "\27[J"
+  return self.out:write(table.concat(parts)) ~= nil and self.out:flush() ~= nil
+end
+
+local function watch(self, name)
+  local signal = luv.new_signal()
+  self.handles[#self.handles + 1] = signal
+  signal:start(name, function()
+    self.on_key(name == "sigwinch" and "resize" or "interrupt")
+  end)
+end
+
+--- Puts everything back.
+function Screen:close()
+  if self.closed then
+    return
+  end
+  self.closed = true
+  for _, handle in ipairs(self.handles) do
+    handle:close()
+  end
+  if self.input then
+    self.input:read_stop()
+    self.input:set_mode(0)
+    self.input:close()
+  end
+  if self.tty and self.tty ~= self.input then
+    self.tty:close()
+  end
+  self.out:write(LEAVE)
+  self.out:flush()
+end
+
+--- Takes the terminal of the standard input and output over.
+-- @param out the file to draw on
+-- @tparam boolean colour whether text may have styles
+-- @tparam function on_key gets the name of each key; "interrupt" for Ctrl-C and signals that end programs, and "resize"
+function M.open(out, colour, on_key)
+  local self = setmetatable({ out = out, colour = colour, on_key = on_key, handles = {} }, Screen)
+  if luv.guess_handle(0) == "tty" then
+    self.input = luv.new_tty(0, true)
+    self.input:set_mode(1)
+    self.input:read_start(function(_, data)
+      for _, key in ipairs(keys_of(data or "\3")) do
+        on_key(key)
+      end
+    end)
+  end
+  self.tty = luv.new_tty(1, false) or self.input
+  for _, name in ipairs({ "sigwinch", "sigint", "sigterm", "sighup" }) do
+    watch(self, name)
+  end
+  out:write(ENTER)
+  out:flush()
+  return self
+end
+
+return M

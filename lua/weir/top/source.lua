@@ -1,0 +1,126 @@
+--- Where `weir top` has its numbers from: an address that serves metrics, or an application that it runs itself.
+--
+-- A source has `name`, `sample()`, which waits and returns samples (or nil and an error), and `close()`. That of an
+-- application also has `log()`, its last line, and `ended()`, whether it has stopped, and why.
+-- @module weir.top.source
+
+local errors = require("weir.errors")
+local prometheus = require("weir.top.prometheus")
+local runtime = require("weir.runtime")
+
+local M = {}
+
+-- Bytes of the metrics, and seconds for them.
+local MOST_BYTES, TIMEOUT = 16 * 1024 * 1024, 5
+
+-- --- addresses ------------------------------------------------------------------------------------
+
+--- The whole address for what was given: `host:port` is enough.
+-- @tparam string text
+-- @treturn ?string nil where it is no address
+function M.url(text)
+  if not text:find("^https?://") then
+    local host = text:match("^[%w.-]*:%d+$") or text:match("^[%w.-]*:%d+/.*$") or text:match("^%[[%x:]+%]:%d+$")
+    if not host then
+      return nil
+    end
+    text = "http://" .. (text:sub(1, 1) == ":" and "127.0.0.1" or "") .. text
+  end
+  local base, path = text:match("^(https?://[^/?#%s]+)([^#%s]*)$")
+  if not base then
+    return nil
+  end
+  return base .. ((path == "" or path == "/") and "/metrics" or path)
+end
+
+local Remote = {}
+Remote.__index = Remote
+
+function Remote:sample()
+  local response, err = self.http:request({
+    url = self.url,
+    headers = { { "accept", "text/plain;version=0.0.4" } },
+    timeout = TIMEOUT,
+  })
+  if not response then
+    return nil, err
+  end
+  local text
+  text, err = response:body(MOST_BYTES)
+  response:close()
+  if not text then
+    return nil, err
+  elseif response.status ~= 200 then
+    return nil, errors.new("http", ("%s answered with the status %d"):format(self.url, response.status))
+  end
+  local samples
+  samples, err = prometheus.parse(text)
+  if not samples then
+    return nil, errors.new("parse", ("what %s serves is no text of metrics: %s"):format(self.url, err))
+  end
+  return samples
+end
+
+function Remote:close()
+  self.http:close()
+end
+
+--- The metrics of an address.
+-- @tparam string url whole
+function M.remote(url)
+  return setmetatable({ name = url, url = url, http = runtime.http({ max_connections = 1 }) }, Remote)
+end
+
+-- --- applications ---------------------------------------------------------------------------------
+
+local Local = {}
+Local.__index = Local
+
+function Local:sample()
+  local app = self.app
+  local samples = prometheus.samples(app.metrics:collect())
+  for label, broker in pairs(app:health().brokers) do
+    samples[#samples + 1] = {
+      name = "weir_broker_up",
+      labels = { app = app.title, broker = label },
+      value = broker.state == "up" and 1 or 0,
+    }
+  end
+  return samples
+end
+
+function Local:log()
+  return self.last
+end
+
+function Local:ended()
+  if self.app:is_live() then
+    return false
+  end
+  local _, err = self.running:join()
+  return true, err
+end
+
+function Local:close()
+  self.unmeasure()
+  self.running:stop()
+end
+
+--- An application, which is started.
+-- @tparam table app
+-- @treturn ?table the source; or nil and why it does not start
+function M.application(app)
+  local self = setmetatable({ app = app, name = ("%s %s"):format(app.title, app.version) }, Local)
+  app.options.log = require("weir.log").new({ level = "info", colour = false, out = function(line)
+    self.last = line:match("^[^\n]*")
+  end })
+  local running, err = app:start()
+  if not running then
+    return nil, err
+  end
+  self.running = running
+  self.unmeasure = require("weir.metrics.process")(app.metrics)
+  return self
+end
+
+return M
