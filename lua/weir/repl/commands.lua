@@ -222,11 +222,15 @@ function commands.save(session, argument)
   if argument == "" then
     return misuse("save")
   end
-  local count, why = session.definitions:save(argument, session.source)
+  local count, missing = session.definitions:save(argument, session.source, session.order)
   if not count then
-    return nil, errors.new("save", why)
+    return nil, errors.new("save", missing)
   end
-  return ("%d definition%s in %s; weir run %s\n"):format(count, count == 1 and "" or "s", argument, argument)
+  local text = ("%d definition%s in %s; weir run %s\n"):format(count, count == 1 and "" or "s", argument, argument)
+  if missing[1] then
+    text = text .. ("objects that are open here are not in it: %s\n"):format(table.concat(missing, ", "))
+  end
+  return text
 end
 
 --- Whether an input is a command: a dot, and a name.

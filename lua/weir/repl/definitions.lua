@@ -31,8 +31,8 @@ local function is_plain(value, depth)
   return kind ~= "userdata" and kind ~= "thread"
 end
 
--- Objects that are no more than a description are as good as data.
-local DESCRIPTIONS = { ["weir.schema"] = true, ["weir.router"] = true, ["weir.publisher"] = true }
+-- Objects that hold nothing open are as good as data.
+local DESCRIPTIONS = { ["weir.channel"] = true, ["weir.publisher"] = true, ["weir.router"] = true, ["weir.schema"] = true }
 
 local function is_definable(value)
   local meta = type(value) == "table" and getmetatable(value)
@@ -133,11 +133,33 @@ local function may_replace(path)
   return first == MARK
 end
 
+-- Names that the inputs mention and that the file does not give.
+local function missing(list, globals)
+  local given, names = { app = true }, {}
+  for _, each in ipairs(list) do
+    for _, name in ipairs(each.names) do
+      given[name] = true
+    end
+  end
+  for name in pairs(globals) do
+    for _, each in ipairs(list) do
+      if not given[name] and each.text:find("%f[%w_]" .. name .. "%f[^%w_]") then
+        given[name] = true
+        names[#names + 1] = name
+      end
+    end
+  end
+  table.sort(names)
+  return names
+end
+
 --- Writes it. A file that no session saved is left alone.
 -- @tparam string path
 -- @tparam table source
+-- @tparam table globals names of the session as keys
 -- @treturn number definitions; or nil and why not
-function Definitions:save(path, source)
+-- @treturn {string,...} names of objects that the definitions mention and that are not in the file
+function Definitions:save(path, source, globals)
   if not may_replace(path) then
     return nil, path .. " exists and was not saved by a session; choose another name, or remove it"
   end
@@ -156,7 +178,7 @@ function Definitions:save(path, source)
     os.remove(temporary)
     return nil, why
   end
-  return #self.list
+  return #self.list, missing(self.list, globals)
 end
 
 --- Makes an empty list.

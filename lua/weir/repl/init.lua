@@ -26,10 +26,10 @@ local INSTRUCTIONS = 10000
 
 local function on_interrupt(self)
   if self.task then
-    self.screen:write("^C\n")
+    self.screen:write("\n") -- below the ^C that the terminal shows
     self.task:cancel("interrupted by Ctrl-C")
-  elseif not self.source:interrupt() and self.opening then
-    self.opening:cancel("interrupted by Ctrl-C")
+  else
+    self.source:interrupt()
   end
 end
 
@@ -100,9 +100,13 @@ function Repl:call(fn)
     return table.pack(fn())
   end)
   local ok, results, err = pcall(self.task.join, self.task)
+  local cancelled = self.task.cancelled
   self.task = nil
   if not ok then
     return nil, results
+  end
+  if cancelled and (not results or results.n == 0) then
+    return nil, cancelled
   end
   return results, err
 end

@@ -1,0 +1,227 @@
+local shell = require("spec.house.shell")
+local terminal = require("spec.lua.repl.terminal")
+
+local missing = terminal.missing()
+
+-- Keys.
+local ENTER, TAB, INTERRUPT, EOF = "\r", "\t", "\3", "\4"
+
+-- The steps of typing a line and seeing the prompt again; what is expected comes between.
+local function steps(...)
+  local list = { { "expect", "> " } }
+  for _, each in ipairs({ ... }) do
+    for _, step in ipairs(type(each[1]) == "table" and each or { each }) do
+      list[#list + 1] = step
+    end
+  end
+  return list
+end
+
+local function line(text, ...)
+  local list = { { "send", text .. ENTER }, { "expect", "\r\n" } }
+  for _, expected in ipairs({ ... }) do
+    list[#list + 1] = { "expect", expected }
+  end
+  list[#list + 1] = { "expect", "> " }
+  return list
+end
+
+local function send(text, expected)
+  return { { "send", text }, { "expect", expected } }
+end
+
+local leave = { { "send", EOF }, { "quit" } }
+
+if missing then
+  pending("weir repl in a terminal (" .. missing .. ")", function() end)
+  return
+end
+
+describe("weir repl in a terminal", function()
+  it("prints the values of expressions, and keeps the last one", function()
+    terminal.passes({
+      steps = steps(line("6 * 7", "42"), line("_ + 1", "43"), line("nil, 2", "nil, 2"), line("x = 1"), line("x", "1"), leave),
+    })
+  end)
+
+  it("reads an input of several lines", function()
+    terminal.passes({
+      steps = steps(send("function double(x)" .. ENTER, ">> "), send("return 2 * x" .. ENTER, ">> "), line("end"),
+        line("double(4)", "8"), leave),
+    })
+  end)
+
+  it("shows errors and goes on", function()
+    terminal.passes({
+      steps = steps(line("error('no')", "error: prompt:1: no"), line("1 +* 2", "error: prompt:1:"),
+        line("weir.ap()", "error: prompt:1:"), line("1", "1"), leave),
+    })
+  end)
+
+  it("writes what tasks print above the line that is being typed", function()
+    local output = terminal.passes({
+      steps = steps(line("gate = weir.channel(1)"),
+        line("task = weir.spawn(function() gate:recv() print('from behind') io.write('and more\\n') end)"),
+        line("timer = weir.spawn(function() weir.sleep(0.2) gate:send(1) end)"),
+        send("1 + 41", "1 + 41"), { { "expect", "from behind\r\nand more\r\n" }, { "expect", "> 1 + 41" } },
+        send(ENTER, "42\r\n"), leave),
+    })
+    -- The line is taken off the screen before.
+    assert.matches("1 %+ 41\r\27%[Jfrom behind", output)
+  end)
+
+  it("delivers messages while somebody types", function()
+    terminal.passes({
+      steps = steps(line("app:subscriber('orders', function(order) print('order ' .. order) end)", "weir.registration(prompt:1)"),
+        line("weir.spawn(function() weir.sleep(0.1) app:publisher({ to = 'orders' }):publish('a') end)", "weir.task"),
+        send("half a li", "half a li"), { { "expect", "order a\r\n" }, { "expect", "> half a li" } },
+        send(INTERRUPT, "^C"), { { "expect", "> " } }, leave),
+    })
+  end)
+
+  it("ends what waits with Ctrl-C, and keeps the session", function()
+    terminal.passes({
+      steps = steps(line("x = 5"), send("net = weir.network(); consumer = net:consume('none'); consumer:recv()" .. ENTER, "\r\n"),
+        send(INTERRUPT, "cancelled: interrupted by Ctrl-C"), { { "expect", "> " } }, line("x", "5"), leave),
+    })
+  end)
+
+  it("ends with Ctrl-C what does not wait", function()
+    terminal.passes({
+      steps = steps(send("while true do end" .. ENTER, "\r\n"), send(INTERRUPT, "interrupted by Ctrl-C"),
+        { { "expect", "> " } }, line("1", "1"), leave),
+    })
+  end)
+
+  it("discards a line with Ctrl-C, also one of several", function()
+    terminal.passes({
+      steps = steps(send("x = 1 + ", "x = 1 + "), send(INTERRUPT, "> "), line("2", "2"),
+        send("f = function()" .. ENTER, ">> "), send(INTERRUPT, "> "), line("f", "nil"), leave),
+    })
+  end)
+
+  it("asks at the first Ctrl-C at an empty prompt, and ends at the second", function()
+    terminal.passes({
+      steps = steps(send(INTERRUPT, "Ctrl-C again, or Ctrl-D, ends the session."), { { "expect", "> " } },
+        line("1", "1"), send(INTERRUPT, "ends the session."), { { "expect", "> " } }, send(INTERRUPT, "^C"), { "quit" }),
+    })
+  end)
+
+  it("closes everything at Ctrl-D", function()
+    local dir, remove = shell.scratch()
+    finally(remove)
+    shell.write(dir .. "/app.lua", [[
+      local app = require("weir").app("files", "1.0.0", { log = { level = "off" } })
+      app:broker("memory:")
+      app:on("stopped", function() print("the hook ran") end)
+      return app
+    ]])
+    local output = terminal.passes({
+      words = { dir .. "/app.lua" },
+      steps = steps(line("net = weir.network({ listen = 'tcp://127.0.0.1:0' })"), leave),
+    })
+    assert.matches("the hook ran", output)
+  end)
+
+  it("completes globals, methods, fields, options and commands", function()
+    terminal.passes({
+      steps = steps(send("app:descr" .. TAB, "ibe"), send("()" .. ".tit" .. TAB, ".tit"), send(INTERRUPT, "> "),
+        line("some_long_name = { inner_field = 1 }"), send("some_l" .. TAB, "ong_name"), send(".inn" .. TAB, "er_field"),
+        send(ENTER, "1\r\n"), { { "expect", "> " } }, line("net = weir.network()"),
+        send("net:produce('x', { max_c" .. TAB, "onsumers = "), send(INTERRUPT, "> "),
+        send(".conn" .. TAB, "ect "), send(INTERRUPT, "> "), send("weir.netw" .. TAB, "ork"), send(INTERRUPT, "> "), leave),
+    })
+  end)
+
+  it("lists the candidates when there are several", function()
+    terminal.passes({
+      steps = steps(line("alpha_one, alpha_two = 1, 2"), send("alpha_" .. TAB, "alpha_one  alpha_two\r\n"),
+        { { "expect", "> alpha_" } }, send("t" .. TAB, "wo"), send(ENTER, "2\r\n"), leave),
+    })
+  end)
+
+  it("does what Tab means with nothing to complete: nothing", function()
+    terminal.passes({ steps = steps(send("zzz_" .. TAB .. TAB, "zzz_"), send(INTERRUPT, "> "), leave) })
+  end)
+
+  it("remembers lines from session to session, within bounds", function()
+    local dir, remove = shell.scratch()
+    finally(remove)
+    local env = { WEIR_HISTORY = dir .. "/deep/history" }
+    terminal.passes({ env = env, steps = steps(line("11 + 11", "22"), leave) })
+    assert.equal("11 + 11\n", shell.read(env.WEIR_HISTORY))
+    terminal.passes({ env = env, steps = steps(send("\27[A", "11 + 11"), send(ENTER, "22"), leave) })
+    local lines = {}
+    for i = 1, 3000 do
+      lines[i] = "old " .. i
+    end
+    shell.write(env.WEIR_HISTORY, table.concat(lines, "\n") .. "\n")
+    terminal.passes({ env = env, steps = steps(line("'new'", "new"), leave) })
+    local text = shell.read(env.WEIR_HISTORY)
+    assert.equal(1000, select(2, text:gsub("\n", "")))
+    assert.matches("old 3000\n'new'\n$", text)
+  end)
+
+  it("goes without a history that cannot be read or written", function()
+    local env = { WEIR_HISTORY = "/dev/null/history" }
+    local output = terminal.passes({ env = env, steps = steps(line("1", "1"), leave) })
+    assert.matches("the history was not kept", output)
+  end)
+
+  it("takes what is no UTF-8", function()
+    terminal.passes({
+      steps = steps({ "send", "#'" }, { "bytes", "fffec328" }, { "send", "'" .. ENTER }, { "expect", "10\r\n" }, { "expect", "> " },
+        line("'\\xff\\xfe'", "\"\\xff\\xfe\""), line("'grün 世'", "\"grün 世\""), leave),
+    })
+  end)
+
+  it("does not stand still after half a key", function()
+    terminal.passes({
+      steps = steps(line("weir.spawn(function() weir.sleep(0.2) print('awake') end)", "weir.task"),
+        { { "bytes", "e4b8" } }, { { "expect", "awake\r\n" } }, { { "bytes", "96" } }, { { "expect", "世" } },
+        send(INTERRUPT, "> "), line("weir.spawn(function() weir.sleep(0.2) print('again') end)", "weir.task"),
+        { { "bytes", "1b" } }, { { "expect", "again\r\n" } }, { { "bytes", "5b44" } }, line("1", "1"), leave),
+    })
+  end)
+
+  it("shows huge values in part", function()
+    local output = terminal.passes({
+      steps = steps(line("('x'):rep(1e7)", "10000000 bytes in all"), line("t = {}"),
+        line("for i = 1, 1e5 do t[i] = i end"), line("t", "... 99950 more"), leave),
+    })
+    assert.is_true(#output < 10000)
+  end)
+
+  it("works on a narrow terminal and when that is resized", function()
+    terminal.passes({
+      columns = 12,
+      rows = 5,
+      steps = steps(send("x = 'a rather long line'" .. ENTER, "> "), line("#x", "18"),
+        line("weir.spawn(function() weir.sleep(0.2) print('narrow') end)", "weir.task"),
+        send("1 + 2 + 3 + 4 + 5", "5"), { { "expect", "narrow\r\n" }, { "resize", 30, 100 } }, send(ENTER, "15\r\n"), leave),
+    })
+  end)
+
+  it("reads pasted lines one by one", function()
+    terminal.passes({
+      steps = steps({ "send", "a = 1\rb = 2\ra + b\r" }, { "expect", "\r\n3\r\n" }, { "expect", "> " }, leave),
+    })
+  end)
+
+  it("reads whole lines where the terminal cannot edit, and says so", function()
+    local output = terminal.passes({
+      env = { WEIR_HISTORY = "", TERM = "dumb" },
+      steps = steps(line("6 * 7", "42"), send("weir.sleep(100)" .. ENTER, "\r\n"), send(INTERRUPT, "interrupted"),
+        { { "expect", "> " } }, leave),
+    })
+    assert.matches("cannot edit lines; input is read in whole lines", output)
+  end)
+
+  it("goes on without an application that cannot be opened", function()
+    terminal.passes({
+      words = { "/nowhere/app.lua" },
+      steps = { { "expect", "error: load: cannot open /nowhere/app.lua" }, { "expect", "> " }, line("app", "weir.app(repl")[1],
+        { "expect", "weir.app(repl" }, { "expect", "> " }, leave[1], leave[2] },
+    })
+  end)
+end)
