@@ -21,7 +21,7 @@ local text = require("weir.asyncapi.text")
 
 local unpack = table.unpack or rawget(_G, "unpack")
 
-local asyncapi = { to_json = text.to_json, to_yaml = text.to_yaml, read = text.read }
+local asyncapi = { to_json = text.to_json, to_yaml = text.to_yaml, read = text.read, MAX_BYTES = text.MAX_BYTES }
 
 --- The version of the specification.
 asyncapi.VERSION = "3.1.0"

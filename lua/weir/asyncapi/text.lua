@@ -12,8 +12,9 @@ local text = {}
 
 -- Deeper documents are none, or contain themselves.
 local MAX_DEPTH = 100
--- Longer ones are not read.
-local MAX_BYTES = 16 * 1024 * 1024
+--- Bytes of a document that is read, at most.
+text.MAX_BYTES = 16 * 1024 * 1024
+local MAX_BYTES = text.MAX_BYTES
 
 local RANKS = {}
 for name in
