@@ -1,0 +1,230 @@
+--- `weir asyncapi VERB FILE`: documents of applications.
+-- @module weir.cli.asyncapi
+local arguments = require("weir.cli.arguments")
+local cli = require("weir.cli")
+
+local M = {
+  summary = "write, compare or show the AsyncAPI document of an application",
+  intro = [[
+AsyncAPI describes what an application takes and sends: its channels, messages and schemas.
+
+  gen      write the document of the application FILE; nothing is connected
+  diff     compare the documents FILE and NEW, and name what breaks who talks to the application: a message that is
+           taken no more, a property that is required now. Each is JSON or YAML, or the .lua of an application
+  serve    show the document of the application FILE in a browser, with a form that sends messages to its brokers]],
+  words = {
+    {
+      "verb", "VERB", "gen, diff or serve", choices = { "gen", "diff", "serve" },
+      missing = "what is to be done is missing: gen, diff or serve",
+    },
+    { "file", "FILE", "an application; of diff, the old document", missing = "the file of the application is missing" },
+    { "new", "NEW", "of diff, the new document", optional = true },
+  },
+  options = {
+    { "yaml", nil, "gen: YAML instead of JSON" },
+    { "output", "PATH", "gen: write to the file PATH; it stays as it was when something fails" },
+    { "require-schemas", nil, "gen: fail if a message has no schema, and list those" },
+    { "listen", "ADDRESS", "serve: where; http://127.0.0.1:8000 when left out, port 0 for any that is free" },
+    { "run", nil, "serve: run the application, too, so that what is sent is handled here" },
+    { "env", "NAME=VALUE", "set a variable of the environment; repeatable", many = true, read = arguments.variable },
+    { "json", nil, "diff: print one JSON object, with the lists breaking and other" },
+  },
+  examples = {
+    "weir asyncapi gen app.lua --yaml --output asyncapi.yaml",
+    "weir asyncapi gen app.lua --require-schemas >/dev/null",
+    "weir asyncapi diff asyncapi.yaml app.lua",
+    "weir asyncapi serve app.lua --run --listen http://127.0.0.1:8080",
+  },
+  statuses = "0 done; of diff, nothing breaks. 1 it failed, or something breaks. 2 wrong use. 130, 143: serve was"
+    .. " ended by a signal.",
+}
+
+local asyncapi, luv
+
+local function load_app(path)
+  local app, err = require("weir.app.load")(path)
+  if not app then
+    return nil, err.message
+  end
+  return app
+end
+
+local function document_of(path)
+  local app, err = load_app(path)
+  if not app then
+    return nil, err
+  end
+  local document, missing = asyncapi.document(app)
+  if document then
+    return document, missing, app
+  elseif missing.code == "wiring" then
+    return nil, ("the application '%s' has mistakes in its wiring:\n%s"):format(app.title, missing.message)
+  end
+  return nil, missing.message
+end
+
+-- --- gen -------------------------------------------------------------------------------------------
+
+-- Writes all of it or nothing: a file that others read is never half of one.
+local function write_file(path, text)
+  local temporary = ("%s.%d.tmp"):format(path, luv.os_getpid())
+  local file, err = io.open(temporary, "wb")
+  if not file then
+    return nil, err
+  end
+  local ok
+  ok, err = file:write(text)
+  local closed, late = file:close()
+  if ok and closed then
+    ok, err = os.rename(temporary, path)
+  else
+    ok, err = nil, err or late
+  end
+  if not ok then
+    os.remove(temporary)
+    return nil, ("cannot write %s: %s"):format(path, tostring(err))
+  end
+  return true
+end
+
+local function report_missing(console, missing)
+  for _, each in ipairs(missing) do
+    console.err:write(("%s: %s has no schema\n"):format(each.channel, each.what))
+  end
+  return nil, #missing == 1 and "one message has no schema" or ("%d messages have no schema"):format(#missing)
+end
+
+local verbs = {}
+
+function verbs.gen(options, console)
+  local document, missing = document_of(options.file)
+  if not document then
+    return nil, missing
+  elseif options["require-schemas"] and #missing > 0 then
+    return report_missing(console, missing)
+  end
+  local text, err = (options.yaml and asyncapi.to_yaml or asyncapi.to_json)(document)
+  if not text then
+    return nil, err
+  elseif options.output then
+    local ok
+    ok, err = write_file(options.output, text)
+    if not ok then
+      return nil, err
+    end
+  else
+    console.out:write(text)
+  end
+  return cli.OK
+end
+
+-- --- diff ------------------------------------------------------------------------------------------
+
+local function read_document(path)
+  if path:find("%.lua$") then
+    return document_of(path)
+  end
+  local file, err = io.open(path, "rb")
+  if not file then
+    return nil, err
+  end
+  local bytes
+  bytes, err = file:read(asyncapi.MAX_BYTES + 1)
+  file:close()
+  if not bytes then
+    return nil, ("%s: %s"):format(path, err or "it is empty")
+  end
+  local document
+  document, err = asyncapi.read(bytes)
+  if not document then
+    return nil, ("%s: %s"):format(path, err.message)
+  end
+  return document
+end
+
+local function print_changes(console, changes)
+  local line = require("weir.cli.message").line
+  for _, kind in ipairs({ "breaking", "other" }) do
+    for _, each in ipairs(changes[kind]) do
+      local mark = kind == "breaking" and console:style(console.out, "red", "breaks") or "      "
+      console.out:write(("%s  %s: %s\n"):format(mark, line(each.where, 400), line(each.message, 400)))
+    end
+  end
+  local breaking, other = #changes.breaking, #changes.other
+  if breaking + other == 0 then
+    console.out:write("nothing has changed\n")
+  else
+    console.out:write(("%d breaking, %d other\n"):format(breaking, other))
+  end
+end
+
+function verbs.diff(options, console)
+  local old, new, changes, err
+  old, err = read_document(options.file)
+  if old then
+    new, err = read_document(options.new)
+  end
+  if not new then
+    return nil, err
+  end
+  changes, err = require("weir.asyncapi.diff")(old, new)
+  if not changes then
+    return nil, err.message
+  elseif options.json then
+    local json = require("weir.cli.json")
+    console.out:write(json.encode({ breaking = json.array(changes.breaking), other = json.array(changes.other) }), "\n")
+  else
+    print_changes(console, changes)
+  end
+  return #changes.breaking == 0 and cli.OK or cli.FAILED
+end
+
+-- --- serve -----------------------------------------------------------------------------------------
+
+function verbs.serve(options, console)
+  local document, err, app = document_of(options.file)
+  if not document then
+    return nil, err
+  end
+  return require("weir.asyncapi.serve").run(app, {
+    listen = options.listen,
+    run = options.run,
+    ready = function(url)
+      console.out:write(("%s %s is shown at %s; Ctrl-C ends\n"):format(app.title, app.version, url))
+      console.out:flush()
+    end,
+  })
+end
+
+-- --- all -------------------------------------------------------------------------------------------
+
+-- Whose options these are.
+local OWN = { yaml = "gen", output = "gen", ["require-schemas"] = "gen", listen = "serve", run = "serve", json = "diff" }
+
+local function check(options)
+  for _, option in ipairs(M.options) do
+    local owner = OWN[option[1]]
+    if owner and owner ~= options.verb and options[option[1]] then
+      return ("--%s is an option of %s"):format(option[1], owner)
+    end
+  end
+  if options.new and options.verb ~= "diff" then
+    return ("one word too many: '%s'"):format(options.new)
+  elseif options.verb == "diff" and not options.new then
+    return "the new document is missing"
+  end
+end
+
+function M.run(options, console)
+  local wrong = check(options)
+  if wrong then
+    return nil, cli.usage_error(wrong)
+  end
+  asyncapi, luv = require("weir.asyncapi"), require("luv")
+  for _, pair in ipairs(options.env or {}) do
+    luv.os_setenv(pair[1], pair[2])
+  end
+  return verbs[options.verb](options, console)
+end
+
+return M
