@@ -24,7 +24,10 @@ M.FAILED = 1
 M.USAGE = 2
 
 -- In the order of `weir help`.
-local commands = { "help", "version", "new", "run", "repl", "check", "publish", "request", "dlq", "conformance", "durable" }
+local commands = {
+  "help", "version", "new", "run", "repl", "check", "publish", "request", "dlq", "top", "asyncapi",
+  "conformance", "durable",
+}
 
 local usage_mt = {
   __name = "weir.cli.usage_error",
