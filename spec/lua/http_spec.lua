@@ -1,4 +1,5 @@
 local json = require("cjson")
+local clean_environment = require("spec.environment")
 local luv = require("luv")
 local errors = require("weir.errors")
 local runtime = require("weir.runtime")
@@ -33,16 +34,9 @@ describe("runtime.http", function()
       .. " -keyout %s -out %s -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 2>/dev/null"):format(key, cert)))
     local stdout = luv.new_pipe()
     stdin = luv.new_pipe()
-    -- Without the sanitizers that a build of ours may be run with.
-    local env = {}
-    for name, value in pairs(luv.os_environ()) do
-      if name ~= "LD_PRELOAD" then
-        env[#env + 1] = name .. "=" .. value
-      end
-    end
     child = assert(luv.spawn("node", {
       args = { "spec/lua/http_server.mjs", key, cert },
-      env = env,
+      env = clean_environment(),
       stdio = { stdin, stdout, 2 },
     }, function() end))
     local text = ""

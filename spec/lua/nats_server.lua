@@ -1,4 +1,5 @@
 --- A real nats-server on a free port of the loopback, for the specs of the NATS broker.
+local clean_environment = require("spec.environment")
 local luv = require("luv")
 local runtime = require("weir.runtime")
 local tasks = require("weir.task")
@@ -68,7 +69,7 @@ local function launch(self)
   args[#args + 1] = self.dir .. "/server.conf"
   local handle
   self.running, self.silent = true, false
-  handle = assert(luv.spawn("sh", { args = args, stdio = { stdin, stdout, 2 } }, function()
+  handle = assert(luv.spawn("sh", { args = args, env = clean_environment(), stdio = { stdin, stdout, 2 } }, function()
     self.running = false
     handle:close()
   end))

@@ -1,6 +1,7 @@
 --- Servers that are not ours for the specs of HTTP: nginx, tinyproxy and node, each on free loopback ports,
 -- and certificates for them.
 local json = require("cjson")
+local clean_environment = require("spec.environment")
 local luv = require("luv")
 local support = require("spec.lua.support")
 
@@ -76,15 +77,9 @@ end
 local Program = {}
 Program.__index = Program
 
--- Without the sanitizers that a build of ours may be run with.
+-- nginx is not where everybody's programs are.
 local function environment()
-  local env = {}
-  for name, value in pairs(luv.os_environ()) do
-    if name ~= "LD_PRELOAD" then
-      env[#env + 1] = name .. "=" .. (name == "PATH" and value .. ":/usr/sbin" or value)
-    end
-  end
-  return env
+  return clean_environment({ PATH = os.getenv("PATH") .. ":/usr/sbin" })
 end
 
 --- Starts a program that ends with us, whatever ends us.

@@ -1,6 +1,7 @@
 --- What servers and callers get wrong: clear errors with codes, in bounded time and memory.
 local durable = require("weir.durable")
 local here = require("spec.lua.durable.support")
+local clean_environment = require("spec.environment")
 local luv = require("luv")
 local support = require("spec.lua.support")
 local weir = require("weir")
@@ -326,6 +327,7 @@ describe("A certificate that is bad", function()
           res.end(req.method === 'GET' ? 'abc' : '')
         }).listen(0, '127.0.0.1', () => console.log(server.address().port))
         process.stdin.on('end', () => process.exit(0)).resume()]], dir },
+      env = clean_environment(),
       stdio = { stdin, stdout, 2 },
     }, function() end))
     stdout:read_start(function(_, data)

@@ -1,4 +1,5 @@
 --- The reference server, and a server of scripted answers, for the specs of the durable-stream client.
+local clean_environment = require("spec.environment")
 local luv = require("luv")
 local runtime = require("weir.runtime")
 local tasks = require("weir.task")
@@ -50,7 +51,7 @@ function M.server(opts)
   local self = setmetatable({ text = "", stdin = stdin, stdout = stdout }, Server)
   local stdio = { stdin, stdout, not opts.quiet and 2 or nil }
   local pid
-  self.handle, pid = luv.spawn("node", { args = args, stdio = stdio }, function()
+  self.handle, pid = luv.spawn("node", { args = args, env = clean_environment(), stdio = stdio }, function()
     self.ended = true
   end)
   assert(self.handle, pid)
