@@ -26,7 +26,7 @@ M.USAGE = 2
 -- In the order of `weir help`.
 local commands = {
   "help", "version", "new", "run", "repl", "check", "publish", "request", "dlq", "top", "asyncapi",
-  "conformance", "durable",
+  "conformance", "durable", "bench", "completion",
 }
 
 local usage_mt = {
@@ -73,11 +73,11 @@ end
 -- @treturn ?table
 -- @return or why it is not there
 function M.arguments()
-  local ok, found = pcall(require, "weir.cli.arguments")
-  if ok then
-    return found
+  local arguments = require("weir.cli.arguments")
+  if arguments.missing then
+    return nil, arguments.missing
   end
-  return nil, "the Lua module argparse does not load; install it (Debian: lua-argparse, LuaRocks: argparse)"
+  return arguments
 end
 
 local function is_terminal(file)
@@ -151,7 +151,7 @@ local function call(name, args, console)
     if word == "--" then
       break
     elseif word == "--help" or word == "-h" then
-      return require("weir.cli.help").run({ name }, console)
+      return require("weir.cli.help").run({ command = name }, console)
     end
   end
   local given, status

@@ -440,11 +440,21 @@ function M.serve(app)
       pipe:read_stop()
     end
   end)
+  -- The supervisor may be gone when this is written, and that must not end us before what is begun is done.
+  local sigpipe = luv.new_signal()
+  sigpipe:start("sigpipe", function() end)
   app:on("started", function()
-    pipe:write("ready\n")
+    pipe:write("ready\n", function()
+      if not sigpipe:is_closing() then
+        sigpipe:close()
+      end
+    end)
   end)
   return function()
     pipe:close()
+    if not sigpipe:is_closing() then
+      sigpipe:close()
+    end
     runtime.pause()
   end
 end

@@ -16,10 +16,17 @@
 --
 -- What was read is a table by name; what was not given is nil.
 -- @module weir.cli.arguments
-local argparse = require("argparse")
+local found, argparse = pcall(require, "argparse")
 local nearest = require("weir.nearest")
 
 local M = {}
+
+--- Why words cannot be read; nil where they can.
+M.missing = not found
+  and "the Lua module argparse does not load; install it (Debian: lua-argparse, LuaRocks: argparse)" or nil
+
+--- What is said of exit statuses by a command that has no more than the usual ones.
+M.STATUSES = "0 done, 1 it failed, 2 wrong use."
 
 -- --- readers --------------------------------------------------------------------------------------
 
@@ -174,7 +181,7 @@ local function epilog_of(command)
   if command.examples then
     parts[#parts + 1] = "Examples:\n   " .. table.concat(command.examples, "\n   ")
   end
-  parts[#parts + 1] = "Exit status: " .. (command.statuses or "0 done, 1 it failed, 2 wrong use.")
+  parts[#parts + 1] = "Exit status: " .. (command.statuses or M.STATUSES)
   return table.concat(parts, "\n\n")
 end
 

@@ -4,7 +4,9 @@ local cli = require("weir.cli")
 
 local M = {
   summary = "explain weir, or one of its commands",
-  usage = "[COMMAND]",
+  words = { { "command", "COMMAND", "which command", optional = true } },
+  options = { { "man", nil, "print the manual page, of all commands, for man -l -" } },
+  examples = { "weir help run", "weir help --man | man -l -" },
 }
 
 --- Writes the list of commands.
@@ -29,15 +31,16 @@ function M.overview(console, file)
   file:write("wrongly. 'weir help COMMAND' tells more about one of them.\n")
 end
 
-function M.run(args, console)
-  if #args > 1 then
-    return nil, cli.usage_error("help takes one command at most")
-  end
-  if #args == 0 then
+function M.run(options, console)
+  local name = options.command
+  if options.man then
+    console.out:write(require("weir.cli.manual").page(cli.commands(), cli.load))
+    return cli.OK
+  elseif not name then
     M.overview(console)
     return cli.OK
   end
-  local command, err = cli.load(args[1])
+  local command, err = cli.load(name)
   if not command then
     return nil, err
   end
@@ -47,13 +50,13 @@ function M.run(args, console)
     if not arguments then
       return nil, err
     end
-    local text = arguments.help(args[1], command):gsub("^Usage:", console:style(console.out, "bold", "%0"))
+    local text = arguments.help(name, command):gsub("^Usage:", console:style(console.out, "bold", "%0"))
     console.out:write(text, "\n")
     return cli.OK
   end
   local usage = command.usage and " " .. command.usage or ""
   local out = console.out
-  out:write(console:style(out, "bold", "Usage:"), " weir ", args[1], usage, "\n\n")
+  out:write(console:style(out, "bold", "Usage:"), " weir ", name, usage, "\n\n")
   out:write("  ", command.summary, "\n")
   if command.help then
     out:write("\n", command.help, "\n")

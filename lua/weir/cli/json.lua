@@ -44,7 +44,7 @@ local function encode_object(fields)
   end
   table.sort(names)
   for _, name in ipairs(names) do
-    parts[#parts + 1] = cjson.encode(M.text(name)) .. ":" .. encode(fields[name])
+    parts[#parts + 1] = encode(name) .. ":" .. encode(fields[name])
   end
   return "{" .. table.concat(parts, ",") .. "}"
 end
@@ -59,7 +59,7 @@ end
 
 function encode(value)
   if type(value) == "string" then
-    return cjson.encode(M.text(value))
+    return (cjson.encode(M.text(value)):gsub("\\(.)", { ["/"] = "/" })) -- which need not be escaped
   elseif type(value) ~= "table" then
     return cjson.encode(value)
   elseif getmetatable(value) == Array or #value > 0 then

@@ -1,0 +1,171 @@
+local arguments = require("weir.cli.arguments")
+local cjson = require("cjson")
+local cli = require("weir.cli")
+local shell = require("spec.house.shell")
+local support = require("spec.lua.cli.support")
+
+after_each(support.clean)
+
+local weir = support.weir
+
+describe("every command that declares its words", function()
+  for _, name in ipairs(cli.commands()) do
+    local command = cli.load(name)
+    if arguments.declared(command) then
+      it(name .. " has help that names each of them, with examples and exit status", function()
+        local status, out, err = weir(name, "--help")
+        assert.same({ 0, "" }, { status, err })
+        for _, option in ipairs(command.options or {}) do
+          assert.truthy(out:find("\n   --" .. option[1], 1, true), option[1])
+          assert.matches("%S", option[3])
+        end
+        for _, word in ipairs(command.words or {}) do
+          assert.truthy(out:find("\n   " .. word[2], 1, true), word[2])
+        end
+        assert.matches("\nExamples:\n   weir " .. name, (out:gsub("source <%(", "")))
+        assert.matches("\nExit status: ", out)
+        assert.not_matches("[ \t]\n", (out:gsub("   \n", "")))
+        assert.same({ 0, out, "" }, { weir("help", name) })
+      end)
+    end
+  end
+end)
+
+describe("the manual page", function()
+  it("is that of the commands that there are", function()
+    local status, out, err = weir("help", "--man")
+    assert.same({ 0, "" }, { status, err })
+    assert.is_true(out == shell.read("docs/weir.1"),
+      "docs/weir.1 is not what the commands say; run: lua/bin/weir help --man >docs/weir.1")
+    for _, name in ipairs(cli.commands()) do
+      assert.truthy(out:find("\n.SS " .. name .. "\n", 1, true), name)
+    end
+  end)
+
+  it("is read without a complaint", function()
+    if shell.run("command -v man && command -v groff") ~= 0 then
+      return pending("there is no man or no groff")
+    end
+    assert.equal("", (shell.check("MANWIDTH=80 man --warnings -E UTF-8 -l -Tutf8 -Z docs/weir.1 2>&1 >/dev/null")))
+  end)
+end)
+
+describe("weir completion", function()
+  -- What bash offers after these words, of which the last one is being typed.
+  local function bash(...)
+    local words = {}
+    for i, word in ipairs({ ... }) do
+      words[i] = shell.quote(word)
+    end
+    local script = [[
+      source <(lua5.4 lua/bin/weir completion bash) || exit 9
+      COMP_WORDS=(weir %s); COMP_CWORD=%d; _weir; printf '%%s ' "${COMPREPLY[@]}"]]
+    local out = shell.check("bash -c " .. shell.quote(script:format(table.concat(words, " "), #words)))
+    return " " .. out
+  end
+
+  local function with_bash(name, body)
+    it(name, function()
+      if shell.run("command -v bash") ~= 0 then
+        return pending("there is no bash")
+      end
+      body()
+    end)
+  end
+
+  with_bash("offers the commands", function()
+    local offered = bash("")
+    for _, name in ipairs(cli.commands()) do
+      assert.truthy(offered:find(" " .. name .. " ", 1, true), name)
+    end
+    assert.equal(" publish ", bash("pub"))
+  end)
+
+  with_bash("offers the options of a command, and their values", function()
+    local offered = bash("run", "--")
+    for _, option in ipairs(cli.load("run").options) do
+      assert.truthy(offered:find(" --" .. option[1] .. " ", 1, true), option[1])
+    end
+    assert.equal(" text json ", bash("run", "--log", ""))
+    assert.equal(" nats ", bash("new", "--broker", "n"))
+  end)
+
+  it("prints what zsh reads", function()
+    local status, out, err = weir("completion", "zsh")
+    assert.same({ 0, "" }, { status, err })
+    assert.matches("^#compdef weir\n", out)
+    for _, name in ipairs(cli.commands()) do
+      assert.truthy(out:find("\n    " .. name .. ")\n", 1, true), name)
+    end
+    if shell.run("command -v zsh") == 0 then
+      shell.check("lua5.4 lua/bin/weir completion zsh | zsh -n")
+    end
+  end)
+
+  it("asks for a shell that it knows", function()
+    local status, _, err = weir("completion", "bahs")
+    assert.equal(2, status)
+    assert.matches("SHELL must be one of bash, zsh, not 'bahs'; did you mean 'bash'%?", err)
+  end)
+end)
+
+describe("weir bench", function()
+  it("prints a figure for each thing it measures", function()
+    local status, out, err = weir("bench", "--seconds", "0.02")
+    assert.same({ 0, "" }, { status, err })
+    local names = {}
+    for line in out:gmatch("[^\n]+") do
+      local name, figure = line:match("^(%l+) +([%d.]+[kMG]?) %l+/s")
+      assert.truthy(figure, line)
+      names[#names + 1] = name
+    end
+    assert.same({ "channel", "json", "streams", "tcp", "broker", "request" }, names)
+  end)
+
+  it("prints an object for each with --json, and only what is asked for", function()
+    local _, out = weir("bench", "--seconds", "0.02", "--json", "--only", "request", "--only=json")
+    local first, second = out:match("^([^\n]+)\n([^\n]+)\n$")
+    assert.equal("json", cjson.decode(first).name)
+    local request = cjson.decode(second)
+    assert.equal("request", request.name)
+    assert.is_true(request.rate > 0 and request.p50_us <= request.p99_us)
+  end)
+
+  it("says what is wrong with the broker or its words", function()
+    local status, out, err = weir("bench", "nats://127.0.0.1:1")
+    assert.same({ 1, "" }, { status, out })
+    assert.matches("^weir: refused", err)
+    status, out, err = weir("bench", "--only", "streems")
+    assert.same({ 2, "" }, { status, out })
+    assert.matches("did you mean 'streams'%?", err)
+  end)
+end)
+
+describe("the command line", function()
+  it("ends quietly when nobody reads what it prints", function()
+    for _, line in ipairs({ "help --man", "help", "completion zsh", "bench --seconds 0.02", "conformance --list" }) do
+      local out = shell.check(("{ lua5.4 lua/bin/weir %s 2>&3 | head -c 1 >/dev/null; } 3>&1"):format(line))
+      assert.equal("", out)
+    end
+  end)
+
+  it("writes no colours with NO_COLOR or TERM=dumb, to a terminal", function()
+    if shell.run("script -qec true /dev/null") ~= 0 then
+      return pending("there is no pseudo-terminal, or no script to make one")
+    end
+    local line = "TERM=%s %s script -qec 'lua5.4 lua/bin/weir help run; lua5.4 lua/bin/weir runn' /dev/null"
+    local out = select(2, shell.run(line:format("xterm", "")))
+    assert.matches("\27%[1mUsage:", out)
+    assert.matches("\27%[1;31mweir:", out)
+    for _, setting in ipairs({ { "xterm", "NO_COLOR=1" }, { "dumb", "" } }) do
+      out = select(2, shell.run(line:format(table.unpack(setting))))
+      assert.not_matches("\27", out)
+    end
+  end)
+
+  it("says which module is missing when argparse is", function()
+    local out = select(2, shell.run("lua5.4 -e 'package.preload.argparse = function() error(\"none\") end'"
+      .. " lua/bin/weir check app.lua"))
+    assert.matches("^weir: [^\n]*argparse[^\n]*install[^\n]*\n$", out)
+  end)
+end)
