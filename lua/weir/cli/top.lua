@@ -66,10 +66,12 @@ local function look_again(self)
   if ok then
     state.error = nil
   else
-    local ago = self.seen and (", as it was %.0f s ago"):format(require("weir.runtime").now() - self.seen) or ""
-    state.error = ("connection lost%s; trying again: %s"):format(ago, text_of(err))
-    if not self.seen then
-      state.error = "no connection yet; trying again: " .. text_of(err)
+    local text = text_of(err)
+    if self.seen then
+      local ago = require("weir.runtime").now() - self.seen
+      state.error = ("connection lost: %s (trying again; this is %.0f s old)"):format(text, ago)
+    else
+      state.error = ("no connection yet: %s (trying again)"):format(text)
     end
     self.before = nil -- rates over the gap would be none of now
   end
@@ -281,8 +283,11 @@ local function watch(options, console)
     skip = 0,
   }, Watch)
   local run = (options.once or options.json) and print_all or live
+  local broken_pipe = require("luv").new_signal() -- then writing fails, and the application can end in order
+  broken_pipe:start("sigpipe")
   local ok, status, why = pcall(run, self, console, options)
   source:close()
+  broken_pipe:close()
   if not ok then
     error(status, 0)
   end

@@ -51,12 +51,12 @@ function Remote:sample()
   if not text then
     return nil, err
   elseif response.status ~= 200 then
-    return nil, errors.new("http", ("%s answered with the status %d"):format(self.url, response.status))
+    return nil, errors.new("http", ("the status is %d, not 200: %s"):format(response.status, self.url))
   end
   local samples
   samples, err = prometheus.parse(text)
   if not samples then
-    return nil, errors.new("parse", ("what %s serves is no text of metrics: %s"):format(self.url, err))
+    return nil, errors.new("parse", ("this is no text of metrics: %s: %s"):format(err, self.url))
   end
   return samples
 end

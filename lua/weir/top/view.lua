@@ -91,7 +91,7 @@ local function choose(columns, width)
     chosen[i] = column
     left = left - column[2] - 1
   end
-  while left < NAME and #chosen > 1 do
+  while left < NAME and #chosen > 1 or left < 1 and #chosen == 1 do
     local worst = 1
     for i, column in ipairs(chosen) do
       worst = column.rank > chosen[worst].rank and i or worst
