@@ -383,10 +383,7 @@ function Server:close(timeout)
     self.listener:close()
     for connection in pairs(self.connections) do
       if connection.idle or connection.streaming then
-        connection.bytes:finish()
-        if connection.streaming then
-          connection.task:cancel("the server is closed")
-        end
+        connection.bytes:close()
       end
     end
   end
