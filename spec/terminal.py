@@ -6,9 +6,11 @@ list of
   ["expect", TEXT]            waits until TEXT is written, after what was expected before
   ["send", TEXT]              types TEXT; ["bytes", HEX] types bytes
   ["resize", ROWS, COLUMNS]   the terminal has another size
+  ["signal", NAME]            sends a signal to the program
   ["quit"]                    waits until the program has ended
 
-It writes an object: "output", "status" (128 and the number after a signal), and "failed", what did not happen.
+It writes an object: "output", "status" (128 and the number after a signal), "failed", what did not happen, and
+"canonical", whether the terminal was left reading whole lines.
 """
 import errno
 import fcntl
@@ -31,6 +33,7 @@ class Terminal:
     def __init__(self, scenario):
         self.seconds = scenario.get("seconds", 20)
         self.output, self.seen, self.ended = b"", 0, False
+        self.canonical = None
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             # The child inherits what the parent ignores.
@@ -80,10 +83,17 @@ class Terminal:
                 return "typing was not possible"
         return None
 
+    def is_canonical(self):
+        try:
+            return bool(termios.tcgetattr(self.fd)[3] & termios.ICANON)
+        except termios.error:
+            return None
+
     def quit(self):
         deadline = time.monotonic() + self.seconds
         while self.read(deadline):
             pass
+        self.canonical = self.is_canonical()
         while time.monotonic() < deadline:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -105,6 +115,9 @@ class Terminal:
         if kind == "resize":
             set_size(self.fd, step[1], step[2])
             return None
+        if kind == "signal":
+            os.kill(self.pid, getattr(signal, step[1]))
+            return None
         return self.quit()
 
 
@@ -125,7 +138,8 @@ def main():
             os.waitpid(terminal.pid, 0)
         except (ProcessLookupError, ChildProcessError):
             pass
-    result = {"output": terminal.output.decode("utf-8", "replace"), "status": terminal.status, "failed": failed}
+    result = {"output": terminal.output.decode("utf-8", "replace"), "status": terminal.status, "failed": failed,
+              "canonical": terminal.canonical}
     json.dump(result, sys.stdout)
 
 

@@ -39,6 +39,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <termios.h>
 #include <unistd.h>
 #include <wchar.h>
 
@@ -389,6 +390,21 @@ static int edit_remember(lua_State *L) {
 
 /* --- opening and closing ---------------------------------------------------------------------- */
 
+/* A terminal is the process's, so what must be restored at its end is, too. */
+static struct termios original;
+static pid_t original_of; /* 0: nothing to restore */
+
+static void restore_terminal(void) {
+  if (original_of == getpid()) tcsetattr(STDIN_FILENO, TCSADRAIN, &original);
+}
+
+static void remember_terminal(void) {
+  static int registered;
+  if (tcgetattr(STDIN_FILENO, &original) != 0) return;
+  if (!registered) registered = atexit(restore_terminal) == 0;
+  original_of = getpid();
+}
+
 static void close_files(editor *ed) {
   FILE *files[] = {ed->in, ed->out, ed->err};
   for (int i = 0; i < 3; i++) {
@@ -404,6 +420,7 @@ static int edit_close(lua_State *L) {
     el_end(ed->el);
     history_end(ed->history);
     ed->el = NULL;
+    original_of = 0;
     luaL_unref(L, LUA_REGISTRYINDEX, ed->complete);
   }
   close_files(ed);
@@ -454,6 +471,7 @@ static int edit_open(lua_State *L) {
   memset(ed, 0, sizeof *ed);
   luaL_setmetatable(L, EDITOR);
   choose_locale();
+  remember_terminal();
   ed->in = open_copy(0, "r");
   ed->out = open_copy(1, "w");
   ed->err = open_copy(2, "w");
@@ -508,8 +526,9 @@ static int watch_interrupt(lua_State *L) {
 }
 
 static int interrupted(lua_State *L) {
+  const int clear = lua_toboolean(L, 1);
   lua_pushboolean(L, interrupts != 0);
-  if (lua_toboolean(L, 1)) {
+  if (clear) {
     char bytes[64];
     interrupts = 0;
     while (interrupt_pipe[0] >= 0 && read(interrupt_pipe[0], bytes, sizeof bytes) > 0)

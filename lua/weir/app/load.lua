@@ -1,6 +1,8 @@
 --- Loads the file of an application: for the command line.
 -- @module weir.app.load
 
+local M = {}
+
 local app_module = require("weir.app")
 local errors = require("weir.errors")
 
@@ -20,8 +22,9 @@ local function text_of(err)
   return ok and text or ("an error that is a %s was raised"):format(type(err))
 end
 
--- Modules beside the file are found, as those beside a script are that is in the current directory.
-local function find_neighbours(path)
+--- Lets modules beside a file be found, as those beside a script are that is in the current directory.
+-- @tparam string path
+function M.find_neighbours(path)
   local folder = path:match("^(.*/)") or "./"
   local entry = folder .. "?.lua;" .. folder .. "?/init.lua"
   if not (";" .. package.path .. ";"):find(";" .. entry .. ";", 1, true) then
@@ -34,12 +37,12 @@ end
 -- @tparam string path
 -- @treturn ?table the application
 -- @return or an error: "load", with file and line in its message
-return function(path)
+local function load_app(path)
   local chunk, why = loadfile(path)
   if not chunk then
     return nil, errors.new("load", why)
   end
-  find_neighbours(path)
+  M.find_neighbours(path)
   local ok, result, made, ended = app_module.observe(chunk)
   if not ok then
     return nil, errors.new("load", text_of(result))
@@ -58,3 +61,9 @@ return function(path)
   local message = "%s makes %d applications; return the one that is meant"
   return nil, errors.new("load", message:format(path, #made))
 end
+
+return setmetatable(M, {
+  __call = function(_, path)
+    return load_app(path)
+  end,
+})

@@ -1,7 +1,7 @@
 --- What was defined at the prompt, as the file of an application.
 --
 -- A *definition* is an input that registered something with the application, or gave names to functions and plain data.
--- What only looked, or made an object that is open now, is left out. An input is forgotten once later ones have
+-- What only looked, or only made an object that is open now, is left out. An input is forgotten once later ones have
 -- given anew all that it defined.
 -- @module weir.repl.definitions
 
@@ -32,7 +32,10 @@ local function is_plain(value, depth)
 end
 
 -- Objects that hold nothing open are as good as data.
-local DESCRIPTIONS = { ["weir.channel"] = true, ["weir.publisher"] = true, ["weir.router"] = true, ["weir.schema"] = true }
+local DESCRIPTIONS = {}
+for _, name in ipairs({ "channel", "publisher", "router", "schema" }) do
+  DESCRIPTIONS["weir." .. name] = true
+end
 
 local function is_definable(value)
   local meta = type(value) == "table" and getmetatable(value)
@@ -54,7 +57,7 @@ end
 function Definitions:note(text, set, registered)
   local keys = {}
   for name, value in pairs(set) do
-    if not is_definable(value) then
+    if #registered == 0 and not is_definable(value) then
       return
     end
     keys["global " .. name] = true

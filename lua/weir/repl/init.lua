@@ -20,7 +20,7 @@ Repl.__index = Repl
 
 local PROMPT, MORE = "> ", ">> "
 -- Instructions between two looks at whether Ctrl-C was pressed.
-local INSTRUCTIONS = 10000
+local INSTRUCTIONS, LOOKS = 10000, 10
 
 -- --- Ctrl-C ---------------------------------------------------------------------------------------
 
@@ -28,8 +28,10 @@ local function on_interrupt(self)
   if self.task then
     self.screen:write("\n") -- below the ^C that the terminal shows
     self.task:cancel("interrupted by Ctrl-C")
-  else
-    self.source:interrupt()
+  elseif self.closing then
+    os.exit(130) -- whoever asks twice does not want to wait
+  elseif not self.source:interrupt() then
+    self.early = true -- a line was taken and is about to run
   end
 end
 
@@ -59,15 +61,42 @@ local function watch_interrupt(self)
   end
 end
 
+-- The loop sees an interrupt as soon as it has a turn; who does not let it have one is interrupted here, and not at
+-- the first look, which may be in the middle of something that is about to wait.
 local function install_hook(self)
-  local edit = self.edit
+  local edit, looks = self.edit, 0
   if edit then
     debug.sethook(function()
-      if edit.interrupted() then
+      looks = edit.interrupted() and looks + 1 or 0
+      if looks == LOOKS then
         edit.interrupted(true)
         error(errors.new("cancelled", "interrupted by Ctrl-C"), 0)
       end
     end, "", INSTRUCTIONS)
+  end
+end
+
+local SIGNALS = { sigterm = 15, sighup = 1 }
+
+-- Ends the session in order when somebody else wants that.
+local function watch_end(self)
+  local handles = {}
+  for name, number in pairs(SIGNALS) do
+    local handle = luv.new_signal()
+    handle:start(name, function()
+      self.status = 128 + number
+      if self.task then
+        self.task:cancel("the session ends")
+      end
+      self.source:finish()
+    end)
+    handle:unref()
+    handles[#handles + 1] = handle
+  end
+  return function()
+    for _, handle in ipairs(handles) do
+      handle:close()
+    end
   end
 end
 
@@ -99,6 +128,9 @@ function Repl:call(fn)
     install_hook(self)
     return table.pack(fn())
   end)
+  if self.early then
+    self.task:cancel("interrupted by Ctrl-C")
+  end
   local ok, results, err = pcall(self.task.join, self.task)
   local cancelled = self.task.cancelled
   self.task = nil
@@ -190,6 +222,7 @@ end
 -- Reads and runs until the end.
 function Repl:loop()
   while not self.status and not self.screen.broken do
+    self.early = false
     local kind, line = self.source:next(self.text and MORE or PROMPT)
     if kind == "eof" then
       if self.text and not self.source.interactive then
@@ -243,18 +276,25 @@ function Repl:run(options)
   self.session.width = function()
     return self.source:width()
   end
-  local unwatch = self.source.interactive and watch_interrupt(self) or function() end
+  local unwatch, unwatch_end
+  if self.source.interactive then
+    unwatch, unwatch_end = watch_interrupt(self), watch_end(self)
+  end
   self:greet(why)
   if self:begin(options) then
     self:loop()
   end
+  self.closing = true
   local closing = tasks.spawn(function()
     self.session:close()
   end)
   pcall(closing.join, closing)
   self.screen:over(nil)
   local kept, reason = self.source:close()
-  unwatch()
+  if unwatch then
+    unwatch()
+    unwatch_end()
+  end
   if not kept then
     self.screen:write(("weir: the history was not kept: %s\n"):format(tostring(reason)), self.stderr)
   end

@@ -75,6 +75,14 @@ function Edited:interrupt()
   return true
 end
 
+--- Ends the wait for a line as the end of the input does.
+function Edited:finish()
+  if self.waits then
+    self.editor:stop()
+    self:deliver("eof")
+  end
+end
+
 function Edited:remember(line)
   if history.worth(line, self.former) then
     self.former = line
@@ -162,8 +170,8 @@ local function read_more(self)
       self.events:try_send({ "readable" })
     end)
     local event = self.events:recv()
-    if event[1] == "interrupt" then
-      return nil, "interrupt"
+    if event[1] ~= "readable" then
+      return nil, event[1]
     end
   else
     runtime.pause() -- a file is always there
@@ -219,6 +227,13 @@ function Plain:interrupt()
   self.screen:write("\n")
   self.events:try_send({ "interrupt" })
   return true
+end
+
+function Plain:finish()
+  if self.waits then
+    self.poll:stop()
+    self.events:try_send({ "eof" })
+  end
 end
 
 function Plain.remember() end

@@ -7,6 +7,7 @@ local collect = require("weir.app.collect")
 local contract = require("weir.broker.contract")
 local definitions = require("weir.repl.definitions")
 local errors = require("weir.errors")
+local load_app = require("weir.app.load")
 local redefine = require("weir.repl.redefine")
 local tail = require("weir.repl.tail")
 local tasks = require("weir.task")
@@ -78,14 +79,15 @@ end
 
 --- Makes an application the session's, and starts it.
 -- @tparam table app
--- @tparam[opt] table source `path`, or `url`
+-- @tparam table source `path` (and `shares_globals`, where it was run with the session's), or `url`
 -- @treturn boolean true; or nil and an error: it is the session's all the same
 function Session:adopt(app, source)
   self:stop_app()
   redefine.enable(app)
   observe(self, app)
   self.app, self.vars.app = app, app
-  self.source = { title = app.title, version = app.version, path = source.path, url = source.url, more = {} }
+  source.title, source.version, source.more = app.title, app.version, {}
+  self.source = source
   self.bound = bound(app, {}, "prompt")
   local running, err = app:start()
   if not running then
@@ -182,28 +184,36 @@ function Session:connect(url)
   return attach(self, url)
 end
 
---- Runs a Lua file with the session's globals. An application that it returns or makes becomes the session's.
--- @tparam string path
--- @treturn ?boolean whether it made an application
--- @return or an error
-function Session:load(path)
+-- Runs a Lua file with the session's globals. The application that it returns or made, or false; or nil and an error.
+local function run_file(self, path)
   local chunk, why = loadfile(path, "t", self.env)
   if not chunk then
     return nil, errors.new("load", why)
   end
+  load_app.find_neighbours(path)
   local ok, result, made = require("weir.app").observe(chunk)
   if not ok then
     return nil, errors.is(result) and result or errors.new("load", tostring(result))
   end
   local app = type(result) == "table" and getmetatable(result) and getmetatable(result).__name == "weir.app" and result
-  app = app or made[#made]
+  return app or made[#made] or false
+end
+
+--- Runs a Lua file with the session's globals. An application that it returns or makes becomes the session's.
+-- @tparam string path
+-- @treturn ?boolean whether it made an application
+-- @return or an error
+function Session:load(path)
+  local app, err = run_file(self, path)
+  if app == nil then
+    return nil, err
+  end
+  self.loaded = path
   if not app then
-    self.plain_file = path
     return false
   end
-  self.plain_file = nil
-  local err
-  ok, err = self:adopt(app, { path = path })
+  local ok
+  ok, err = self:adopt(app, { path = path, shares_globals = true })
   if not ok then
     return nil, err
   end
@@ -214,29 +224,34 @@ end
 -- @tparam string path
 -- @treturn boolean true; or nil and an error
 function Session:open(path)
-  local app, err = require("weir.app.load")(path)
+  local app, err = load_app(path)
   if not app then
     return nil, err
   end
+  self.loaded = path
   return self:adopt(app, { path = path })
 end
 
 --- Loads the file again, and gives the handlers of the running application anew.
 -- @treturn table what `redefine.take_over` returns; or nil and an error
 function Session:reload()
-  local path = self.source.path
-  if not path and self.plain_file then
-    local ok, err = self:load(self.plain_file)
-    return ok ~= nil and { replaced = 0, new = 0, closed = 0, failed = {} } or nil, err
-  elseif not path then
+  local path = self.loaded
+  if not path then
     return nil, errors.new("load", "no file was loaded; .load FILE does")
   end
-  local newer, err = require("weir.app.load")(path)
-  if not newer then
+  local newer, err
+  if path == self.source.path and not self.source.shares_globals then
+    newer, err = load_app(path)
+  else
+    newer, err = run_file(self, path)
+  end
+  if newer == nil then
     return nil, err
+  elseif not newer or path ~= self.source.path then
+    return { replaced = 0, new = 0, closed = 0, failed = {} }
   elseif not self.app:is_live() then
     local ok
-    ok, err = self:adopt(newer, { path = path })
+    ok, err = self:adopt(newer, { path = path, shares_globals = self.source.shares_globals })
     return ok and { replaced = 0, new = #newer.entries, closed = 0, failed = {} }, err
   end
   return redefine.take_over(self.app, newer)

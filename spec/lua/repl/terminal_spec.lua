@@ -30,6 +30,8 @@ local function send(text, expected)
   return { { "send", text }, { "expect", expected } }
 end
 
+-- Ctrl-D is for the prompt to see.
+local prompt = { { "expect", "> " } }
 local leave = { { "send", EOF }, { "quit" } }
 
 if missing then
@@ -40,7 +42,8 @@ end
 describe("weir repl in a terminal", function()
   it("prints the values of expressions, and keeps the last one", function()
     terminal.passes({
-      steps = steps(line("6 * 7", "42"), line("_ + 1", "43"), line("nil, 2", "nil, 2"), line("x = 1"), line("x", "1"), leave),
+      steps = steps(line("6 * 7", "42"), line("_ + 1", "43"), line("nil, 2", "nil, 2"), line("x = 1"), line("x", "1"),
+        leave),
     })
   end)
 
@@ -64,7 +67,7 @@ describe("weir repl in a terminal", function()
         line("task = weir.spawn(function() gate:recv() print('from behind') io.write('and more\\n') end)"),
         line("timer = weir.spawn(function() weir.sleep(0.2) gate:send(1) end)"),
         send("1 + 41", "1 + 41"), { { "expect", "from behind\r\nand more\r\n" }, { "expect", "> 1 + 41" } },
-        send(ENTER, "42\r\n"), leave),
+        send(ENTER, "42\r\n"), prompt, leave),
     })
     -- The line is taken off the screen before.
     assert.matches("1 %+ 41\r\27%[Jfrom behind", output)
@@ -72,16 +75,27 @@ describe("weir repl in a terminal", function()
 
   it("delivers messages while somebody types", function()
     terminal.passes({
-      steps = steps(line("app:subscriber('orders', function(order) print('order ' .. order) end)", "weir.registration(prompt:1)"),
+      steps = steps(
+        line("app:subscriber('orders', function(order) print('order ' .. order) end)", "weir.registration(prompt:1)"),
         line("weir.spawn(function() weir.sleep(0.1) app:publisher({ to = 'orders' }):publish('a') end)", "weir.task"),
         send("half a li", "half a li"), { { "expect", "order a\r\n" }, { "expect", "> half a li" } },
         send(INTERRUPT, "^C"), { { "expect", "> " } }, leave),
     })
   end)
 
+  it("shows what goes by, until it is told not to", function()
+    local output = terminal.passes({
+      steps = steps(line(".tail a", "showing a"), send(".publish a { id = 1 }" .. ENTER, "a <- { id = 1 }\r\n"),
+        send(".publish a '\\27[2J'" .. ENTER, 'a <- "\\x1b[2J"\r\n'), line(".tail a", "a is not shown any more"),
+        line(".publish a 'unseen'"), line("1", "1"), leave),
+    })
+    assert.not_matches('a <- "unseen"', output, 1, true)
+  end)
+
   it("ends what waits with Ctrl-C, and keeps the session", function()
     terminal.passes({
-      steps = steps(line("x = 5"), send("net = weir.network(); consumer = net:consume('none'); consumer:recv()" .. ENTER, "\r\n"),
+      steps = steps(line("x = 5"),
+        send("net = weir.network(); consumer = net:consume('none'); consumer:recv()" .. ENTER, "\r\n"),
         send(INTERRUPT, "cancelled: interrupted by Ctrl-C"), { { "expect", "> " } }, line("x", "5"), leave),
     })
   end)
@@ -103,7 +117,8 @@ describe("weir repl in a terminal", function()
   it("asks at the first Ctrl-C at an empty prompt, and ends at the second", function()
     terminal.passes({
       steps = steps(send(INTERRUPT, "Ctrl-C again, or Ctrl-D, ends the session."), { { "expect", "> " } },
-        line("1", "1"), send(INTERRUPT, "ends the session."), { { "expect", "> " } }, send(INTERRUPT, "^C"), { "quit" }),
+        line("1", "1"), send(INTERRUPT, "ends the session."), { { "expect", "> " } }, send(INTERRUPT, "^C"),
+        { "quit" }),
     })
   end)
 
@@ -126,17 +141,19 @@ describe("weir repl in a terminal", function()
   it("completes globals, methods, fields, options and commands", function()
     terminal.passes({
       steps = steps(send("app:descr" .. TAB, "ibe"), send("()" .. ".tit" .. TAB, ".tit"), send(INTERRUPT, "> "),
-        line("some_long_name = { inner_field = 1 }"), send("some_l" .. TAB, "ong_name"), send(".inn" .. TAB, "er_field"),
+        line("some_long_name = { inner_field = 1 }"), send("some_l" .. TAB, "ong_name"),
+        send(".inn" .. TAB, "er_field"),
         send(ENTER, "1\r\n"), { { "expect", "> " } }, line("net = weir.network()"),
         send("net:produce('x', { max_c" .. TAB, "onsumers = "), send(INTERRUPT, "> "),
-        send(".conn" .. TAB, "ect "), send(INTERRUPT, "> "), send("weir.netw" .. TAB, "ork"), send(INTERRUPT, "> "), leave),
+        send(".conn" .. TAB, "ect "), send(INTERRUPT, "> "), send("weir.netw" .. TAB, "ork"),
+        send(INTERRUPT, "> "), leave),
     })
   end)
 
   it("lists the candidates when there are several", function()
     terminal.passes({
       steps = steps(line("alpha_one, alpha_two = 1, 2"), send("alpha_" .. TAB, "alpha_one  alpha_two\r\n"),
-        { { "expect", "> alpha_" } }, send("t" .. TAB, "wo"), send(ENTER, "2\r\n"), leave),
+        { { "expect", "> alpha_" } }, send("t" .. TAB, "wo"), send(ENTER, "2\r\n"), prompt, leave),
     })
   end)
 
@@ -150,7 +167,7 @@ describe("weir repl in a terminal", function()
     local env = { WEIR_HISTORY = dir .. "/deep/history" }
     terminal.passes({ env = env, steps = steps(line("11 + 11", "22"), leave) })
     assert.equal("11 + 11\n", shell.read(env.WEIR_HISTORY))
-    terminal.passes({ env = env, steps = steps(send("\27[A", "11 + 11"), send(ENTER, "22"), leave) })
+    terminal.passes({ env = env, steps = steps(send("\27[A", "11 + 11"), send(ENTER, "22"), prompt, leave) })
     local lines = {}
     for i = 1, 3000 do
       lines[i] = "old " .. i
@@ -170,7 +187,8 @@ describe("weir repl in a terminal", function()
 
   it("takes what is no UTF-8", function()
     terminal.passes({
-      steps = steps({ "send", "#'" }, { "bytes", "fffec328" }, { "send", "'" .. ENTER }, { "expect", "10\r\n" }, { "expect", "> " },
+      steps = steps({ "send", "#'" }, { "bytes", "fffec328" }, { "send", "'" .. ENTER }, { "expect", "10\r\n" },
+        { "expect", "> " },
         line("'\\xff\\xfe'", "\"\\xff\\xfe\""), line("'grün 世'", "\"grün 世\""), leave),
     })
   end)
@@ -198,7 +216,8 @@ describe("weir repl in a terminal", function()
       rows = 5,
       steps = steps(send("x = 'a rather long line'" .. ENTER, "> "), line("#x", "18"),
         line("weir.spawn(function() weir.sleep(0.2) print('narrow') end)", "weir.task"),
-        send("1 + 2 + 3 + 4 + 5", "5"), { { "expect", "narrow\r\n" }, { "resize", 30, 100 } }, send(ENTER, "15\r\n"), leave),
+        send("1 + 2 + 3 + 4 + 5", "5"), { { "expect", "narrow\r\n" }, { "resize", 30, 100 } },
+        send(ENTER, "15\r\n"), prompt, leave),
     })
   end)
 
@@ -211,17 +230,41 @@ describe("weir repl in a terminal", function()
   it("reads whole lines where the terminal cannot edit, and says so", function()
     local output = terminal.passes({
       env = { WEIR_HISTORY = "", TERM = "dumb" },
-      steps = steps(line("6 * 7", "42"), send("weir.sleep(100)" .. ENTER, "\r\n"), send(INTERRUPT, "interrupted"),
+      steps = steps(line("6 * 7", "42"), send("print('be' .. 'gun') weir.sleep(100)" .. ENTER, "begun\r\n"),
+        send(INTERRUPT, "interrupted"),
         { { "expect", "> " } }, leave),
     })
     assert.matches("cannot edit lines; input is read in whole lines", output)
   end)
 
+  it("ends in order at SIGTERM, while somebody types and while something waits", function()
+    for _, typed in ipairs({ "half", "weir.sleep(100)" .. ENTER }) do
+      local result = terminal.play({
+        env = { WEIR_HISTORY = "" },
+        steps = { { "expect", "> " }, { "send", "app:on('stopped', function() print('the hook ran') end)" .. ENTER },
+          { "expect", "weir.app(repl" }, { "expect", "> " }, { "send", typed }, { "expect", typed:sub(-5, -2) },
+          { "signal", "SIGTERM" }, { "expect", "the hook ran" }, { "quit" } },
+      })
+      assert.equal(require("cjson").null, result.failed)
+      assert.equal(143, result.status)
+    end
+  end)
+
+  it("leaves the terminal as it was, also when the program is ended from behind", function()
+    local result = terminal.play({
+      env = { WEIR_HISTORY = "" },
+      steps = { { "expect", "> " }, { "send", "weir.spawn(function() weir.sleep(0.1) os.exit(7) end)" .. ENTER },
+        { "expect", "weir.task" }, { "expect", "> " }, { "quit" } },
+    })
+    assert.equal(7, result.status)
+    assert.is_true(result.canonical)
+  end)
+
   it("goes on without an application that cannot be opened", function()
     terminal.passes({
       words = { "/nowhere/app.lua" },
-      steps = { { "expect", "error: load: cannot open /nowhere/app.lua" }, { "expect", "> " }, line("app", "weir.app(repl")[1],
-        { "expect", "weir.app(repl" }, { "expect", "> " }, leave[1], leave[2] },
+      steps = { { "expect", "error: load: cannot open /nowhere/app.lua" }, { "expect", "> " },
+        { "send", "app" .. ENTER }, { "expect", "weir.app(repl" }, { "expect", "> " }, leave[1], leave[2] },
     })
   end)
 end)

@@ -1,0 +1,348 @@
+local nats_server = require("spec.lua.nats_server")
+local programs = require("spec.programs")
+local shell = require("spec.house.shell")
+
+local dir, remove
+
+before_each(function()
+  dir, remove = shell.scratch()
+end)
+
+after_each(function()
+  remove()
+end)
+
+-- Runs a script; the status, and what was written to the standard output and error.
+local function script(text, ...)
+  local path = dir .. "/script"
+  shell.write(path, text)
+  local words = { "lua/bin/weir", "repl", ... }
+  for i, word in ipairs(words) do
+    words[i] = shell.quote(word)
+  end
+  return programs.run({ "sh", "-c", table.concat(words, " ") .. " <" .. path }, 60)
+end
+
+local function prints(expected, text, ...)
+  local status, out, err = script(text, ...)
+  assert.equal("", err)
+  assert.equal(expected, out)
+  assert.equal(0, status)
+end
+
+-- What it printed before it failed.
+local function fails(pattern, text, ...)
+  local status, out, err = script(text, ...)
+  assert.matches(pattern, err)
+  assert.equal(1, status)
+  return out
+end
+
+-- The name of a file here, written.
+local function file(name, text)
+  local path = dir .. "/" .. name
+  if text then
+    shell.write(path, text)
+  end
+  return path
+end
+
+local APP = [[
+local weir = require("weir")
+local app = weir.app("shop", "1.0.0", { log = { level = "warn" } })
+app:broker("memory:")
+app:subscriber("orders", { reply = "bills" }, function(order)
+  return { id = order.id, from = "%s" }
+end)
+return app
+]]
+
+describe("weir repl with a script", function()
+  it("prints values, and no prompt", function()
+    prints('2\n"a"\nnil, error timeout: no { url = "x" }\n', [[
+1 + 1
+"a"
+x = 1
+nil, require("weir.errors").new("timeout", "no", { url = "x" })
+]])
+  end)
+
+  it("reads inputs of several lines, and a last one without a newline", function()
+    prints("7\n", "function f(x)\n  return x + 1\nend\nf(6)")
+  end)
+
+  it("ends at the first error with status 1, and says where it is", function()
+    assert.equal("1\n", fails("^weir: stdin:3:1: no\n$", "1\nlocal x = nil\nerror('no')\n2\n"))
+    assert.equal("", fails("^weir: stdin:1:1: unexpected symbol", "1 +* 2\n3\n"))
+    fails("there is no command .frobnicate; .help lists them", ".frobnicate\n")
+    fails("did you mean .publish", ".publsh a 1\n")
+  end)
+
+  it("reports an input that has no end", function()
+    fails("<eof>", "function f()\nlocal x = 1\n")
+  end)
+
+  it("fails when a task failed that nobody joined", function()
+    fails("behind", "weir.spawn(function() error('behind') end)\nweir.sleep(0)\n1\n")
+  end)
+
+  it("reads from a pipe, and with nothing to read ends", function()
+    assert.same({ 0, "3\n" }, { shell.run("echo 1 + 2 | lua/bin/weir repl") })
+    assert.same({ 0, "" }, { shell.run("lua/bin/weir repl </dev/null") })
+  end)
+
+  it("ends quietly when nobody reads what it prints", function()
+    local status, out = shell.run("(echo 'for i = 1, 1e5 do print(i) end'; echo 1) | lua/bin/weir repl | head -1")
+    assert.same({ 0, "1\n" }, { status, out })
+  end)
+
+  it("takes bytes that are no UTF-8, and lines with a carriage return", function()
+    prints('"\\xff"\n5\n', "'\255'\r\n5\r\n")
+  end)
+
+  it("refuses wrong use with status 2", function()
+    local status, _, err = script("", "a.lua", "--connect", "memory:")
+    assert.equal(2, status)
+    assert.matches("exclude each other", err)
+  end)
+
+  it("fails when the application cannot be opened, or the broker not be reached", function()
+    fails("^weir: load: cannot open", "1", dir .. "/none.lua")
+    fails("no known scheme", "1", "--connect", "gopher://x")
+  end)
+
+  it("shows what .help lists for each command", function()
+    local _, out = script(".help\n")
+    for _, name in ipairs(require("weir.repl.commands").names()) do
+      assert.matches("%." .. name .. "[ \n]", out)
+    end
+  end)
+end)
+
+describe("weir repl and an application", function()
+  it("opens that of a file, publishes, and shows subscriptions and brokers", function()
+    local path = file("app.lua", APP:format("the file"))
+    local status, out, err = script([[
+app
+answers = weir.channel(1)
+app:subscriber("bills", function(bill) answers:send(bill) end)
+.publish orders { id = 1 }
+(answers:recv(5))
+.publish orders {"id": "two"}
+(answers:recv(5))
+.subs
+.brokers
+.stats orders
+.stats order
+]], path)
+    assert.matches("^weir.app%(shop 1.0.0, running%)\n", out)
+    assert.matches('{ from = "the file", id = 1 }\n{ from = "the file", id = "two" }\n', out)
+    assert.matches("\norders  memory  up  2 done, 0 failed, 0 in flight  ", out)
+    assert.matches("\nmemory  memory  up  ", out)
+    assert.matches("ack = 2,", out)
+    assert.matches("did you mean 'orders'", err)
+    assert.equal(1, status)
+  end)
+
+  it("replaces a handler while messages flow, and loses none", function()
+    prints('true\n1000\ntrue\n', [[
+seen, counts, done = {}, { old = 0, new = 0 }, weir.channel(1)
+function note(which, n)
+  assert(not seen[n])
+  seen[n] = true
+  counts[which] = counts[which] + 1
+  if counts.old + counts.new == 1000 then done:send(true) end
+end
+_ = app:subscriber("numbers", function(n) weir.sleep(0) note("old", n) end) and nil
+numbers = app:publisher({ to = "numbers" })
+sender = weir.spawn(function()
+  for i = 1, 1000 do
+    assert(numbers:publish(i))
+    if i % 50 == 0 then weir.sleep(0.001) end
+  end
+end)
+while counts.old < 100 do weir.sleep(0.001) end
+new = app:subscriber("numbers", function(n) note("new", n) end)
+(done:recv(20))
+counts.old + counts.new
+counts.old >= 100 and counts.new > 0
+]])
+  end)
+
+  it("keeps the former handler when the options of the new one are wrong", function()
+    prints('nil, "wiring"\n"first"\n', [[
+answers = weir.channel(1)
+first = app:subscriber("a", function() answers:send("first") end)
+second, err = app:subscriber("a", { retries = 1 }, function() answers:send("second") end)
+second, err.code
+.publish a 1
+(answers:recv(5))
+]])
+  end)
+
+  it("opens a subscription anew for other options", function()
+    prints('"second"\n2\n', [[
+answers = weir.channel(1)
+first = app:subscriber("a", function() answers:send("first") end)
+second = app:subscriber("a", { workers = 2 }, function() answers:send("second") end)
+.publish a 1
+(answers:recv(5))
+app:describe().subscriptions[1].workers.count
+]])
+  end)
+
+  it("closes a handler", function()
+    prints("true\n0\n", [[
+handler = app:subscriber("a", print)
+handler:close()
+#app:describe().subscriptions
+]])
+  end)
+
+  it("loads a file again and gives the handlers anew", function()
+    local path = file("app.lua", APP:format("before"))
+    local after = file("after.lua", APP:format("after"):gsub("return app", [[
+app:subscriber("more", function() end)
+return app]]))
+    prints('"before"\nhandlers: 1 replaced, 1 new, 0 closed\n"after"\n', ([[
+sub = app.brokers[1].broker:subscribe(app.brokers[1].broker:descriptor("bills"))
+function answer() local m = sub:next(5) m:ack() return require("cjson").decode(m.payload).from end
+.publish orders { id = 1 }
+answer()
+ok = os.rename(%q, %q)
+.reload
+.publish orders { id = 2 }
+answer()
+]]):format(after, path), path)
+  end)
+
+  it("goes on with the old handlers when the file has an error", function()
+    local path = file("app.lua", APP:format("before"))
+    local status, out, err = script(("io.open(%q, 'w'):write('return +'):close()\n.reload\n"):format(path), path)
+    assert.equal(1, status)
+    assert.matches("app.lua:1: unexpected symbol", err)
+    assert.equal("true\n", out)
+  end)
+
+  it("runs a file with the session's globals, and makes its application the session's", function()
+    local plain = file("plain.lua", "function triple(x) return 3 * x end")
+    local path = file("app.lua", APP:format("x"))
+    prints(("%s is loaded\n6\nweir.app(shop 1.0.0, running)\n"):format(plain),
+      (".load %s\ntriple(2)\n.load %s\n"):format(plain, path))
+  end)
+
+  it("saves what was defined as an application that runs", function()
+    local path = file("saved.lua")
+    local status, out, err = script(([[
+looked = 1 + 1
+net = weir.network()
+function price(n) return 5 * n end
+answers = weir.channel(1)
+1 + 1
+app:subscriber("orders", function() answers:send("first") end)
+sub = app:subscriber("orders", { reply = "bills" }, function(order)
+  return { total = price(order.quantity) }
+end)
+.save %s
+.save %s
+]]):format(path, path))
+    assert.equal("", err)
+    assert.equal(0, status)
+    assert.matches("definitions in .*saved.lua; weir run", out)
+    local text = shell.read(path)
+    assert.not_matches("first", text)
+    assert.not_matches("network", text)
+    assert.matches("\nfunction price%(n%) return 5 %* n end\n", text)
+    assert.equal("repl 0.1.0: the wiring is right\n", shell.check("lua/bin/weir check " .. path))
+    local found = shell.check("luacheck -q --no-color " .. path .. " || true")
+    assert.not_matches("undefined", found) -- names that the file does not give
+  end)
+
+  it("leaves a file alone that no session saved", function()
+    local path = file("mine.lua", "-- mine\n")
+    local status, _, err = script("app:subscriber('a', print)\n.save " .. path .. "\n")
+    assert.equal(1, status)
+    assert.matches("exists and was not saved by a session", err)
+    assert.equal("-- mine\n", shell.read(path))
+  end)
+
+  it("saves what was added to the application of a file", function()
+    local path, saved = file("app.lua", APP:format("x")), file("saved.lua")
+    local status = script(("app:subscriber('orders', { reply = 'bills' }, function() return 'anew' end)\n.save %s\n")
+      :format(saved), path)
+    assert.equal(0, status)
+    assert.equal("shop 1.0.0: the wiring is right\n", shell.check(". build/release/env; lua/bin/weir check " .. saved))
+  end)
+
+  it("connects a second broker, on which handlers can be", function()
+    prints('connected: memory2\n"there"\n', [[
+answers = weir.channel(1)
+one = app:subscriber("a", function() answers:send("here") end)
+.connect memory:
+two = app:subscriber("a", { broker = "memory2" }, function() answers:send("there") end)
+sent = app:publisher({ to = "a", broker = "memory2" }):publish(1)
+(answers:recv(5))
+]])
+  end)
+
+  it("says why a broker cannot be connected", function()
+    fails("no known scheme", ".connect gopher://x\n")
+  end)
+end)
+
+describe("weir repl and a server", function()
+  if not nats_server.available() then
+    pending("nats-server or weir.brokers.nats is missing", function() end)
+    return
+  end
+
+  it("begins with a broker, publishes to it and takes from it", function()
+    local weir = require("weir")
+    weir.run(function()
+      local server = nats_server.start()
+      local url = server.url:gsub("//", "//user:secret@")
+      local saved = file("saved.lua")
+      local text = ([[
+answers = weir.channel(1)
+one = app:subscriber("a", function(value) answers:send(value) end)
+.publish a { n = 1 }
+(answers:recv(5))
+.brokers
+.save %s
+]]):format(saved)
+      local status, out, err = script(text, "--connect", url)
+      server:stop()
+      assert.equal("", err)
+      assert.equal(0, status)
+      assert.matches("^{ n = 1 }\nnats  nats  up  127.0.0.1", out)
+      assert.not_matches("secret", shell.read(saved))
+    end)
+  end)
+end)
+
+describe("the stock prompt with weir loaded", function()
+  it("runs the loop in calls that wait", function()
+    local path = file("typed", [[
+net = weir.network()
+producer = net:produce("a")
+consumer = net:consume("a")
+producer:send("x")
+= consumer:recv(5)
+= consumer:recv(0.01)
+app = weir.app("t", "1", { log = { level = "off" } })
+broker = app:broker("memory:")
+done = weir.channel(1)
+one = app:subscriber("o", function(v) done:send(v) end)
+running = app:start()
+ok = app:publisher({ to = "o" }):publish(7)
+= done:recv(5)
+= running:stop()
+]])
+    local status, out = shell.run("lua5.4 -l weir -i <" .. path)
+    assert.equal(0, status)
+    assert.matches("x\tweir.meta", out)
+    assert.matches("nil\ttimeout: the time is over", out)
+    assert.matches("\n[> ]*7\tnil\n", out)
+    assert.matches("7\tnil\n.*\n?[> ]*true\n", out)
+  end)
+end)
