@@ -199,7 +199,11 @@ end
 -- --- all -------------------------------------------------------------------------------------------
 
 -- Whose options these are.
-local OWN = { yaml = "gen", output = "gen", ["require-schemas"] = "gen", listen = "serve", run = "serve", json = "diff" }
+local OWN = {
+  yaml = "gen", output = "gen", ["require-schemas"] = "gen",
+  json = "diff",
+  listen = "serve", run = "serve",
+}
 
 local function check(options)
   for _, option in ipairs(M.options) do
