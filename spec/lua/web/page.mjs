@@ -1,0 +1,95 @@
+// Opens the live page of an application in headless Chromium, waits until it shows rates, and writes what it shows as
+// JSON.
+//
+//   node page.mjs CHROMIUM URL DIRECTORY [SCREENSHOT]
+//
+// Speaks the DevTools protocol through a pipe; DIRECTORY is an empty one, for the browser's profile. A line on the standard
+// input says that the application is gone, which the page must then show.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { writeFileSync } from "node:fs";
+
+const [chromium, url, directory, screenshot] = process.argv.slice(2);
+const SECONDS = 40;
+const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+  "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1240,900",
+  "--remote-debugging-pipe", `--user-data-dir=${directory}`, "about:blank"];
+const browser = spawn(chromium, FLAGS, { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"] });
+setTimeout(() => end(new Error(`not done within ${SECONDS} s`)), SECONDS * 1000);
+browser.on("exit", () => end(new Error("the browser ended")));
+
+const waiting = new Map(), problems = [];
+let serial = 0, session, rest = "";
+
+function end(problem) {
+  if (problem) process.stderr.write(`${problem.stack || problem}\n`);
+  browser.removeAllListeners("exit");
+  browser.kill("SIGKILL");
+  process.exit(problem ? 1 : 0);
+}
+
+browser.stdio[4].setEncoding("utf8").on("data", (data) => {
+  const parts = (rest + data).split("\0");
+  rest = parts.pop();
+  for (const message of parts.map((part) => JSON.parse(part))) {
+    if (message.method === "Runtime.exceptionThrown") problems.push(message.params.exceptionDetails.text);
+    if (message.method === "Log.entryAdded" && message.params.entry.level === "error") {
+      problems.push(message.params.entry.text);
+    }
+    const asked = waiting.get(message.id);
+    waiting.delete(message.id);
+    if (asked && message.error) asked.reject(new Error(message.error.message));
+    else if (asked) asked.resolve(message.result);
+  }
+});
+
+function call(method, params = {}) {
+  const id = ++serial;
+  browser.stdio[3].write(JSON.stringify({ id, method, params, sessionId: session }) + "\0");
+  return new Promise((resolve, reject) => waiting.set(id, { resolve, reject }));
+}
+
+async function evaluate(expression) {
+  const { result, exceptionDetails } = await call("Runtime.evaluate",
+    { expression, awaitPromise: true, returnByValue: true });
+  if (exceptionDetails) throw new Error(exceptionDetails.exception?.description || exceptionDetails.text);
+  return result.value;
+}
+
+// Waits until an expression is something.
+const until = (expression) => evaluate(`new Promise((done) => {
+  const look = () => { const value = ${expression}; value ? done(value) : setTimeout(look, 20); };
+  look();
+})`);
+
+try {
+  const { targetId } = await call("Target.createTarget", { url: "about:blank" });
+  session = (await call("Target.attachToTarget", { targetId, flatten: true })).sessionId;
+  await Promise.all([call("Runtime.enable"), call("Log.enable"), call("Page.enable")]);
+  await call("Page.navigate", { url });
+  const points = Number(process.env.POINTS || 3);
+  await until(`(document.querySelector("#subscriptions polyline")?.getAttribute("points") || "").split(" ").length >= ${points}`);
+  const shown = await evaluate(`({
+    title: document.title,
+    app: document.getElementById("app").textContent,
+    state: document.getElementById("state").textContent,
+    brokers: document.getElementById("brokers").textContent.trim(),
+    heads: [...document.querySelectorAll("#subscriptions th")].map((each) => each.textContent),
+    rows: [...document.querySelectorAll("#subscriptions tbody tr")].map((row) =>
+      [...row.cells].map((cell) => cell.innerText.trim())),
+    published: [...document.querySelectorAll("#published tbody tr")].map((row) => row.cells[0].innerText),
+    injected: document.querySelectorAll("b#injected").length,
+  })`);
+  if (screenshot) {
+    const { data } = await call("Page.captureScreenshot", { format: "png" });
+    writeFileSync(screenshot, Buffer.from(data, "base64"));
+  }
+  shown.problems = [...problems];
+  process.stdout.write("shown\n");
+  if (!process.stdin.isTTY) await once(process.stdin, "data");
+  shown.after = await until(`document.getElementById("state").textContent === "connection lost" && "connection lost"`);
+  process.stdout.write(JSON.stringify(shown) + "\n");
+  end();
+} catch (problem) {
+  end(problem);
+}
