@@ -15,6 +15,7 @@ local collect = require("weir.app.collect")
 local errors = require("weir.errors")
 local http = require("weir.http")
 local json = require("weir.codec.json")
+local measures = require("weir.app.measures")
 local prometheus = require("weir.metrics.prometheus")
 local runtime = require("weir.runtime")
 local snapshot = require("weir.app.snapshot")
@@ -139,22 +140,12 @@ end
 
 -- --- start and end --------------------------------------------------------------------------------
 
-local function measure_brokers(app, registry)
-  local up = registry:gauge("weir_broker_up", "Whether the broker is connected", { "app", "broker" })
-  return registry:before_collect(function()
-    for label, each in pairs(app:health().brokers) do
-      up:with(app.title, label):set(each.state == "up" and 1 or 0)
-    end
-  end)
-end
-
 local function measure(self)
   local app, registry = self.app, registry_of(self.app)
-  registry:gauge("weir_app_info", "1, with the version", { "app", "version" }):with(app.title, app.version):set(1)
-  self.measures = { require("weir.metrics.process")(registry), measure_brokers(app, registry) }
+  self.measures = { measures.start(app, registry) }
   local network = self.options.network
   if network then
-    self.measures[3] = require("weir.metrics.streams")(registry, network)
+    self.measures[2] = require("weir.metrics.streams")(registry, network)
   end
 end
 

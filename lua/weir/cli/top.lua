@@ -218,7 +218,7 @@ local function print_json(self, console)
   local data = self.state.data
   local report = { source = self.source.name, time = require("weir.runtime").time(), runtime = data.runtime }
   report.seconds = data.seconds
-  for _, name in ipairs({ "brokers", "subscriptions", "published", "streams" }) do
+  for _, name in ipairs({ "apps", "brokers", "subscriptions", "published", "streams" }) do
     report[name] = json.array(data[name])
   end
   return console.out:write(json.encode(report), "\n") ~= nil and console.out:flush() ~= nil

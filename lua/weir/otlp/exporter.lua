@@ -132,6 +132,9 @@ local function deliver(self, value, n)
     end
     tries = tries + 1
     note(self, why)
+    if self.last and why.code ~= "http" then
+      again = false -- nobody is there: the end of the application does not wait for that to change
+    end
     local pause = again and next_pause(self, tries, asked)
     if not pause or not wait(self, pause) then
       return count(self, "failed", n)

@@ -9,6 +9,7 @@
 local encode = require("weir.otlp.encode")
 local errors = require("weir.errors")
 local exporter = require("weir.otlp.exporter")
+local measures = require("weir.app.measures")
 local runtime = require("weir.runtime")
 local tracer = require("weir.otlp.tracer")
 local version = require("weir.version")
@@ -178,6 +179,11 @@ local function spans_exporter(app, settings, items)
   return made
 end
 
+-- That with which it runs, which is another one in tests.
+local function registry_of(app)
+  return app.running and app.running.metrics or app.metrics
+end
+
 local function metrics_exporter(app, settings, items)
   local started = runtime.time()
   return new_exporter(app, settings, items, {
@@ -185,7 +191,7 @@ local function metrics_exporter(app, settings, items)
     url = settings.url .. "/v1/metrics",
     interval = settings.metrics_interval,
     make = function()
-      return encode.metrics(settings.resource, app.metrics:collect(), started, runtime.time())
+      return encode.metrics(settings.resource, registry_of(app):collect(), started, runtime.time())
     end,
   })
 end
@@ -222,7 +228,9 @@ function otlp.attach(app, options)
     exporters[#exporters + 1] = metrics_exporter(app, settings, items)
   end
   app.otlp_attached = true
+  local unmeasure
   app:on("startup", function()
+    unmeasure = settings.metrics and measures.start(app, registry_of(app)) or nil
     for _, each in ipairs(exporters) do
       each:start()
     end
@@ -231,6 +239,9 @@ function otlp.attach(app, options)
     local last = runtime.now() + settings.timeout
     for _, each in ipairs(exporters) do
       each:stop(math.max(0.1, last - runtime.now()))
+    end
+    if unmeasure then
+      unmeasure()
     end
   end)
   return app

@@ -100,6 +100,10 @@ function readers.weir_broker_reconnects_total(self, labels, value)
   add(broker(self, labels).counts, "reconnects", value)
 end
 
+function readers.weir_app_info(self, labels)
+  self.apps[#self.apps + 1] = { app = labels.app or "", version = labels.version or "" }
+end
+
 function readers.weir_broker_up(self, labels, value)
   broker(self, labels).up = value ~= 0
 end
@@ -134,6 +138,7 @@ function M.snapshot(samples, time)
     published = {},
     brokers = {},
     streams = {},
+    apps = {},
     runtime = {},
     loop_lag = {},
     known = false,
@@ -281,7 +286,7 @@ end
 --- What is between two moments.
 -- @tparam table after of `snapshot`
 -- @tparam ?table before of `snapshot`; without it there are no rates
--- @treturn table `subscriptions`, `published`, `brokers`, `streams` (lists, by name) and `runtime`
+-- @treturn table `apps`, `subscriptions`, `published`, `brokers`, `streams` (lists, by name) and `runtime`
 function M.compare(after, before)
   local seconds = before and after.time - before.time
   if seconds and seconds <= 0 then
@@ -295,6 +300,7 @@ function M.compare(after, before)
     published = rows(after.published, before.published, published_row, seconds),
     streams = rows(after.streams, before.streams, stream_row, seconds),
     brokers = rows(after.brokers, nil, broker_row),
+    apps = after.apps,
     runtime = {},
   }
   table.sort(result.subscriptions, by_name({ "app", "broker", "destination", "handler" }))

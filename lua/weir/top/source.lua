@@ -5,6 +5,7 @@
 -- @module weir.top.source
 
 local errors = require("weir.errors")
+local measures = require("weir.app.measures")
 local prometheus = require("weir.top.prometheus")
 local runtime = require("weir.runtime")
 
@@ -77,16 +78,7 @@ local Local = {}
 Local.__index = Local
 
 function Local:sample()
-  local app = self.app
-  local samples = prometheus.samples(app.metrics:collect())
-  for label, broker in pairs(app:health().brokers) do
-    samples[#samples + 1] = {
-      name = "weir_broker_up",
-      labels = { app = app.title, broker = label },
-      value = broker.state == "up" and 1 or 0,
-    }
-  end
-  return samples
+  return prometheus.samples(self.app.metrics:collect())
 end
 
 function Local:log()
@@ -119,7 +111,7 @@ function M.application(app)
     return nil, err
   end
   self.running = running
-  self.unmeasure = require("weir.metrics.process")(app.metrics)
+  self.unmeasure = measures.start(app, app.metrics)
   return self
 end
 

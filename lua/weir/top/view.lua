@@ -191,6 +191,10 @@ end
 
 local function head(state, options)
   local first = "weir top  " .. clean(state.source)
+  for _, each in ipairs(state.data and state.data.apps or {}) do
+    local name = clean(each.app .. " " .. each.version)
+    first = name == state.source and first or first .. "  " .. name
+  end
   local lines = { { cut(first, options.width), style = "bold" } }
   local function add(line, style)
     if line then

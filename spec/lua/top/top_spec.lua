@@ -30,6 +30,7 @@ local function metrics(looks)
     lines[#lines + 1] = ("weir_messages_consumed_total{%s} %d"):format(labels, 1000 * i + looks)
     lines[#lines + 1] = ("weir_consumer_lag{%s} %d"):format(labels, (i * 7) % 4)
   end
+  lines[#lines + 1] = 'weir_app_info{app="shop",version="1.2"} 1'
   lines[#lines + 1] = 'weir_broker_up{app="shop",broker="memory"} 1'
   lines[#lines + 1] = 'weir_stream_credit_bytes{stream="news",side="producer"} 65536'
   return 200, table.concat(lines, "\n") .. "\n"
@@ -56,7 +57,7 @@ describe("weir top", function()
   it("prints it once as text, with --once", function()
     local status, out, err = support.weir("top", serve(metrics), "--once", "--interval", "0.05")
     assert.same({ 0, "" }, { status, err })
-    assert.matches("brokers: memory up", out)
+    assert.matches("^weir top  http[^\n]*/metrics  shop 1.2\nbrokers: memory up\n", out)
     assert.matches("\napples +[%d.]+ .* 1.0k\n", out)
     assert.matches("\nnews producer .* 64.0 KiB", out)
     assert.not_matches("\27", out)
