@@ -7,6 +7,7 @@
 -- - `lua durable`, `sh durable`: the same with a server of durable streams, whose URL is in $DURABLE_URL;
 --   the lines of `sh` are one script, which finds `weir`, and what they print is compared, too.
 -- - `lua-prompt`: typed into `lua5.4 -i`: lines that begin with `> ` go in, the others come out.
+-- - `weir-prompt`: the same with `weir repl`, where lines that go on begin with `>> `.
 -- - `sh`: lines that are run, or that another spec is known to run.
 -- - `vector NAME`: bytes that the C tests read from the page; they must name it.
 -- - `text`: for readers.
@@ -135,6 +136,23 @@ local function run_prompt(block)
   return check_output(without_prompts(table.concat(answers, "\n")), got)
 end
 
+-- Where a script says "stdin:3:1", a terminal says "prompt:1".
+local function run_session(block)
+  local typed, shown = {}, {}
+  for line in lines_of(block.text) do
+    local input = line:match("^>>? ?(.*)$")
+    table.insert(input and typed or shown, input or line)
+  end
+  local path = write(table.concat(typed, "\n") .. "\n")
+  local status, out, err = run_words({ "sh", "-c", "exec lua/bin/weir repl <" .. path })
+  os.remove(path)
+  if status ~= 0 or err ~= "" then
+    return nil, ("it ends with status %s and says:\n%s%s"):format(status, out, err or "")
+  end
+  local got = out:gsub("stdin:", "prompt:"):gsub("\n+$", "")
+  return check_output((table.concat(shown, "\n"):gsub("\n+$", "")), got)
+end
+
 local function run_sh(block, elsewhere, ours)
   for line in lines_of(block.text) do
     line = line:gsub("%s+#.*$", "")
@@ -204,6 +222,8 @@ function M.check(block, following, commands)
     return run_script(block, expected)
   elseif block.language == "lua-prompt" then
     return run_prompt(block)
+  elseif block.language == "weir-prompt" then
+    return run_session(block)
   elseif block.language == "sh" then
     return run_sh(block, commands.elsewhere, commands.ours)
   elseif block.language:find("^vector ") then
