@@ -64,7 +64,7 @@ describe("an application under random faults", function()
         program:kill(signal)
         local status, _, err = program:wait(20)
         assert(status == 137 or status == 143, ("%s: status %d:\n%s"):format(label, status, err))
-      until runtime.now() > deadline and lives >= 3 and next(service:all("d"))
+      until runtime.now() > deadline and lives >= 3 and next((service:all("d")))
 
       local program = service:start({ SEED = SEED, FIRST = 0, CALM = true })
       local ok = pcall(service.until_true, service, program, function()
