@@ -7,9 +7,9 @@
 --
 -- - `words`: a list of `{ name, label, about, optional, read, missing }`, in their order. `missing` is what is said
 --   when one that is not optional is not there.
--- - `options`: a list of `{ name, label, about, many, read, exclusive }`. One without a label takes no value. With
---   `many` it may be repeated, and its value is a list. Options with the same text in `exclusive` (or in a
---   list of them) exclude each other.
+-- - `options`: a list of `{ name, label, about, short, many, read, exclusive }`. One without a label takes no value;
+--   `short` is a letter for a single dash. With `many` it may be repeated, and its value is a list. Options with the
+--   same text in `exclusive` (or in a list of them) exclude each other.
 -- - `read(text)`: returns the value, or nil and what was wanted: "a whole number".
 -- - `choices` (of either): all values that there are.
 -- - `intro`, `notes` (text below the options), `examples` (a list of lines), `statuses` (of exit).
@@ -116,10 +116,11 @@ end
 -- argparse gets the choices for completions alone: its complaint about others names them all, and suggests nothing.
 local function add_option(parser, option, complete)
   local dashed = "--" .. option[1]
+  local names = option.short and ("-%s %s"):format(option.short, dashed) or dashed
   if not option[2] then
-    return parser:flag(dashed, option[3]):target(option[1])
+    return parser:flag(names, option[3]):target(option[1])
   end
-  local made = parser:option(dashed, option[3]):argname(option[2]):target(option[1])
+  local made = parser:option(names, option[3]):argname(option[2]):target(option[1])
   made:convert(converter(dashed, option))
   if option.many then
     made:count("*")
@@ -232,9 +233,9 @@ end
 
 -- --- reading --------------------------------------------------------------------------------------
 
-local function find_option(command, name)
+local function find_option(command, name, short)
   for _, option in ipairs(command.options or {}) do
-    if option[1] == name then
+    if option[1] == name or option.short and option.short == short then
       return option
     end
   end
@@ -254,14 +255,16 @@ local function join_option(command, words, i, joined)
   local word = words[i]
   local name, value = word:match("^%-%-([%w-]+)=(.*)$")
   name = name or word:match("^%-%-([%w-]+)$")
-  local option = name and find_option(command, name)
+  local option = find_option(command, name, word:match("^%-(%a)$"))
   if not option then
     return unknown_option(command, word)
-  elseif not option[2] then
+  end
+  name = option[1]
+  if not option[2] then
     if value then
       return complain("--%s takes no value", name)
     end
-    joined[#joined + 1] = word
+    joined[#joined + 1] = "--" .. name
     return 1
   end
   local used = value and 1 or 2

@@ -9,9 +9,9 @@ local M = {
 AsyncAPI describes what an application takes and sends: its channels, messages and schemas.
 
   gen      write the document of the application FILE; nothing is connected
-  diff     compare the documents FILE and NEW, and name what breaks who talks to the application: a message that is
-           taken no more, a property that is required now. Each is JSON or YAML, or the .lua of an application
-  serve    show the document of the application FILE in a browser, with a form that sends messages to its brokers]],
+  diff     compare the documents FILE and NEW, and name what breaks those who talk to the
+           application. Each is JSON or YAML, or the .lua of an application
+  serve    show the application FILE in a browser, with a form that sends messages]],
   words = {
     {
       "verb", "VERB", "gen, diff or serve", choices = { "gen", "diff", "serve" },
@@ -22,7 +22,7 @@ AsyncAPI describes what an application takes and sends: its channels, messages a
   },
   options = {
     { "yaml", nil, "gen: YAML instead of JSON" },
-    { "output", "PATH", "gen: write to the file PATH; it stays as it was when something fails" },
+    { "output", "PATH", "gen: write to the file PATH; it stays as it was when something fails", short = "o" },
     { "require-schemas", nil, "gen: fail if a message has no schema, and list those" },
     { "listen", "ADDRESS", "serve: where; http://127.0.0.1:8000 when left out, port 0 for any that is free" },
     { "run", nil, "serve: run the application, too, so that what is sent is handled here" },
@@ -30,7 +30,7 @@ AsyncAPI describes what an application takes and sends: its channels, messages a
     { "json", nil, "diff: print one JSON object, with the lists breaking and other" },
   },
   examples = {
-    "weir asyncapi gen app.lua --yaml --output asyncapi.yaml",
+    "weir asyncapi gen app.lua --yaml -o asyncapi.yaml",
     "weir asyncapi gen app.lua --require-schemas >/dev/null",
     "weir asyncapi diff asyncapi.yaml app.lua",
     "weir asyncapi serve app.lua --run --listen http://127.0.0.1:8080",

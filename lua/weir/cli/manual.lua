@@ -46,7 +46,8 @@ local function declared(out, command)
     tagged(out, word[2], word[3])
   end
   for _, option in ipairs(command.options or {}) do
-    tagged(out, "--" .. option[1] .. (option[2] and " " .. option[2] or ""), option[3])
+    local short = option.short and ("-%s, "):format(option.short) or ""
+    tagged(out, short .. "--" .. option[1] .. (option[2] and " " .. option[2] or ""), option[3])
   end
   if command.notes then
     prose(out, command.notes)

@@ -45,7 +45,7 @@ describe("weir asyncapi gen", function()
   it("writes to a file, and leaves it alone when something fails", function()
     local path = app_of()
     local target = support.directory() .. "/asyncapi.json"
-    assert.same({ 0, "", "" }, { weir("asyncapi", "gen", path, "--output", target) })
+    assert.same({ 0, "", "" }, { weir("asyncapi", "gen", path, "-o", target) })
     local text = assert(shell.read(target))
     assert.equal("orders", cjson.decode(text).info.title)
     local status = weir("asyncapi", "gen", app_of("app:subscriber('b', { x = 1 }, print)\n"), "--output", target)
