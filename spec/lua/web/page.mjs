@@ -5,6 +5,7 @@
 //
 // Speaks the DevTools protocol through a pipe; DIRECTORY is an empty one, for the browser's profile. A line on the standard
 // input says that the application is gone, which the page must then show.
+// POINTS in the environment is how many seconds of rates to wait for, for the picture in docs/.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { writeFileSync } from "node:fs";
@@ -12,7 +13,7 @@ import { writeFileSync } from "node:fs";
 const [chromium, url, directory, screenshot] = process.argv.slice(2);
 const SECONDS = 40;
 const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-  "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1240,900",
+  "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1240,1080",
   "--remote-debugging-pipe", `--user-data-dir=${directory}`, "about:blank"];
 const browser = spawn(chromium, FLAGS, { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"] });
 setTimeout(() => end(new Error(`not done within ${SECONDS} s`)), SECONDS * 1000);
