@@ -32,7 +32,9 @@ local FINAL = { bad_url = true, tls = true, denied = true, cancelled = true, too
 
 local function count(self, outcome, n)
   if n > 0 then
-    self.items:with(self.signal, outcome):inc(n)
+    local series = self.series[outcome] or self.items:with(self.signal, outcome)
+    self.series[outcome] = series
+    series:inc(n)
   end
 end
 
@@ -265,6 +267,7 @@ function exporter.new(spec)
     timeout = spec.timeout,
     log = spec.log,
     items = spec.items,
+    series = {},
     queue = spec.most and {} or nil,
     first = 1,
     size = 0,

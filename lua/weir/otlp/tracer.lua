@@ -146,6 +146,10 @@ end
 
 local function begin_message(self, ctx)
   local parent = remote(ctx.headers)
+  if parent and not parent.sampled then
+    ctx.otlp_span = false -- what it leads to says so, too
+    return
+  end
   local span = new_span(self, parent)
   ctx.otlp_span = span
   if not parent then -- what it leads to is in this trace, too
