@@ -33,6 +33,10 @@ local function add(parameters, key, value)
   return "{" .. key .. "}"
 end
 
+local function add_literal(parameters, key, literal)
+  return add(parameters, key, { description = "These characters, braces included.", enum = { literal } })
+end
+
 --- The address of a channel, in which wildcards are parameters: `orders.*.new` is `orders.{token1}.new`.
 --
 -- Braces mean parameters in an address. Those of a name become a parameter with one value.
@@ -50,14 +54,15 @@ function name.address(destination, pattern)
         token = add(parameters, "token" .. count, { description = "One token, without dots." })
       elseif token == ">" then
         token = add(parameters, "rest", { description = "One token or more, with dots between them." })
+      elseif token:find("[{}]") then
+        token = add_literal(parameters, "literal" .. #tokens + 1, token)
       end
       tokens[#tokens + 1] = token
     end
     destination = table.concat(tokens, ".")
-  end
-  if next(parameters) == nil then
+  else
     destination = destination:gsub("{.*}", function(literal)
-      return add(parameters, "literal", { description = "These characters, braces included.", enum = { literal } })
+      return add_literal(parameters, "literal", literal)
     end, 1)
   end
   return destination, next(parameters) and parameters or nil

@@ -100,7 +100,7 @@ end
 local function headers_of(given, content_type)
   local headers = {}
   for key, value in pairs(given or {}) do
-    if type(value) ~= "string" or key:find("[^%w!#$%%&'*+.^_`|~-]") or value:find("%c") then
+    if type(value) ~= "string" or type(key) ~= "string" or key:find("[^%w!#$%%&'*+.^_`|~-]") or value:find("%c") then
       return bad("the header '%s' is none", tostring(key):sub(1, 100))
     end
     headers[key:lower()] = value

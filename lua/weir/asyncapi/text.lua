@@ -247,11 +247,30 @@ local function with_nulls(value, null, seen)
   return value
 end
 
+-- The time that libyaml takes grows with the square of the depth. Brackets within strings count as well: in a document
+-- of people they never add up to so many.
+local function nests_deep(bytes)
+  if bytes:find(("- "):rep(MAX_DEPTH), 1, true) or bytes:find(("? "):rep(MAX_DEPTH), 1, true) then
+    return true
+  end
+  local depth = 0
+  for bracket in bytes:gmatch("[%[%]{}]") do
+    depth = math.max(0, depth + ((bracket == "[" or bracket == "{") and 1 or -1))
+    if depth > 10 * MAX_DEPTH then
+      return true
+    end
+  end
+  return false
+end
+
 local function read_yaml(bytes)
   local found, lyaml = pcall(require, "lyaml")
   if not found then
     return nil, errors.new("unsupported", "YAML is read by the module lyaml (Debian: lua-yaml), which is not installed;"
       .. " give the document as JSON")
+  end
+  if nests_deep(bytes) then
+    return nil, errors.new("too_large", ("it nests more than %d deep"):format(MAX_DEPTH))
   end
   local ok, value = pcall(lyaml.load, bytes)
   if not ok then

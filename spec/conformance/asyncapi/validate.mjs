@@ -1,23 +1,24 @@
-// Reads an AsyncAPI document from standard input, and writes what the official parser makes of it as JSON:
-// { valid, problems: [{ severity, code, path, message }], channels, operations, messages }.
+// Reads a JSON list of AsyncAPI documents, each a text, from standard input, and writes what the official parser makes of
+// each: { valid, problems: [{ severity, code, path, message }], channels, operations }.
 import { readFileSync } from "node:fs";
 import { Parser } from "@asyncapi/parser";
 
-const { document, diagnostics } = await new Parser().parse(readFileSync(0, "utf8"));
 const SEVERITIES = ["error", "warning", "information", "hint"];
-const problems = diagnostics.map((each) => ({
-  severity: SEVERITIES[each.severity],
-  code: String(each.code),
-  path: each.path.join("."),
-  message: each.message,
-}));
 const ids = (collection) => collection.all().map((each) => each.id());
-process.stdout.write(
-  JSON.stringify({
+const parser = new Parser();
+const results = [];
+for (const text of JSON.parse(readFileSync(0, "utf8"))) {
+  const { document, diagnostics } = await parser.parse(text);
+  results.push({
     valid: document !== undefined,
-    problems,
+    problems: diagnostics.map((each) => ({
+      severity: SEVERITIES[each.severity],
+      code: String(each.code),
+      path: each.path.join("."),
+      message: each.message,
+    })),
     channels: document ? ids(document.channels()) : [],
     operations: document ? ids(document.operations()) : [],
-    messages: document ? ids(document.allMessages()) : [],
-  }),
-);
+  });
+}
+process.stdout.write(JSON.stringify(results));

@@ -74,6 +74,17 @@ describe("the AsyncAPI document of an application", function()
     assert.equal("a.*.b.*.>", channel["x-weir-pattern"])
   end)
 
+  it("has braces of a name as parameters with one value", function()
+    local channels = document(function(orders)
+      orders:subscriber("a{b}c", nothing)
+      orders:subscriber("{a.*.b}", nothing)
+    end).channels
+    local plain, pattern = channels["a_7Bb_7Dc"], channels["_7Ba._2A.b_7D"]
+    assert.same({ "a{literal}c", { "{b}" } }, { plain.address, plain.parameters.literal.enum })
+    assert.same({ "{literal1}.{token1}.{literal3}", { "{a" }, { "b}" } },
+      { pattern.address, pattern.parameters.literal1.enum, pattern.parameters.literal3.enum })
+  end)
+
   it("keeps several handlers of one channel apart", function()
     local result = document(function(orders)
       orders:subscriber("notes", { filter = { language = "la" } }, nothing)

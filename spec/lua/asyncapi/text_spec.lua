@@ -80,7 +80,8 @@ describe("a document as text", function()
   end)
 
   it("that is none is refused with a reason", function()
-    for text, code in pairs({ ["{"] = "decode", ["[1"] = "decode", ["a: [}"] = "decode", ["just words"] = "decode",
+    for text, code in pairs({ ["{"] = "decode", ["a: " .. ("["):rep(1e6)] = "too_large",
+      [("- "):rep(1e6)] = "too_large", ["[1"] = "decode", ["a: [}"] = "decode", ["just words"] = "decode",
       [""] = "decode", [("x"):rep(17 * 1024 * 1024)] = "too_large" }) do
       local document, err = asyncapi.read(text)
       assert.is_nil(document, text:sub(1, 10))

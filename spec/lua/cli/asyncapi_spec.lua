@@ -206,6 +206,7 @@ describe("weir asyncapi serve", function()
       ["is too long"] = { channel = channel, parameters = { token1 = ("x"):rep(2000) }, payload = "{}" },
       ["header 'a b' is none"] = { channel = "packed", payload = "{}", headers = { ["a b"] = "x" } },
       ["header 'a' is none"] = { channel = "packed", payload = "{}", headers = { a = "x\ny: z" } },
+      ["header '1' is none"] = { channel = "packed", payload = "{}", headers = { "a" } },
       ["no JSON object"] = "[",
     }) do
       local status, answer = publish(url, request)
