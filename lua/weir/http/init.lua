@@ -178,10 +178,8 @@ local function answer(self, request)
   report(self, request, err)
   if not begun then
     respond(self, 500, {}, "the handler failed; the log of the program says why\n", true)
-    return false
   end
-  self.bytes:close() -- what has been sent must not look complete
-  return false
+  return false -- without its last chunk, what has been sent does not look complete
 end
 
 -- Until when the next bytes may take, and what to say when they take longer: nothing between two requests.

@@ -246,7 +246,9 @@ describe("app:http", function()
         return "degraded", { code = "closed", message = "nobody is there" }
       end
       status, text = get(url .. "/readyz")
+      assert.equal(0, app.metrics:value("weir_broker_up"))
       broker.state = state
+      assert.equal(1, app.metrics:value("weir_broker_up"))
       assert.equal(503, status)
       assert.same({ { name = "memory", state = "degraded", error = "nobody is there" } }, json.decode(text).brokers)
     end)

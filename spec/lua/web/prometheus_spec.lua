@@ -150,6 +150,12 @@ describe("weir.metrics.streams", function()
       assert.equal(3, value("weir_stream_messages_total", "consumer"))
       local gauges = prometheus.text(registry)
       assert.is_nil(gauges:find('weir_stream_queued_messages{stream="numbers",side="consumer"}', 1, true))
+      local kept = setmetatable({ consumer }, { __mode = "v" })
+      consumer = nil -- luacheck: ignore 311
+      eventually(function() -- nothing keeps what is closed
+        collectgarbage()
+        return kept[1] == nil
+      end)
       for _, stop in ipairs(stops) do
         stop()
       end
