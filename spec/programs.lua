@@ -1,4 +1,6 @@
---- Runs programs for the specs, with the paths and the sanitizers of this process.
+--- Runs programs for the specs, with the paths of this process. The interpreters among them have its sanitizers, too:
+-- spec/run puts those that do first in the PATH.
+local environment = require("spec.environment")
 local luv = require("luv")
 local weir = require("weir")
 
@@ -21,22 +23,11 @@ function M.start(words, env)
   local self = setmetatable({ base = os.tmpname() }, Program)
   local out = assert(luv.fs_open(self.base .. ".out", "w", 384))
   local err = assert(luv.fs_open(self.base .. ".err", "w", 384))
-  local environment
-  if env then
-    local all = luv.os_environ()
-    for name, value in pairs(env) do
-      all[name] = value
-    end
-    environment = {}
-    for name, value in pairs(all) do
-      environment[#environment + 1] = name .. "=" .. value
-    end
-  end
   local handle, pid
   handle, pid = luv.spawn(words[1], {
     args = table.move(words, 2, #words, 1, {}),
     stdio = { nil, out, err },
-    env = environment,
+    env = environment(env),
   }, function(code, signal)
     self.status = signal > 0 and 128 + signal or code
     handle:close()
