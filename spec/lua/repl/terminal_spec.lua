@@ -260,6 +260,20 @@ describe("weir repl in a terminal", function()
     assert.is_true(result.canonical)
   end)
 
+  it("reads whole lines where weir was built without libedit, and says so", function()
+    local dir, remove = shell.scratch()
+    finally(remove)
+    local build = package.searchpath("weir.core", package.cpath):match("^(.*)/lua54/weir/core%.so$")
+    shell.check(("cp -rs %s %s/lua54 && rm %s/lua54/weir/edit.so"):format(
+      shell.quote(build .. "/lua54"), dir, dir))
+    local output = terminal.passes({
+      env = { WEIR_HISTORY = "", WEIR_BUILD = dir, LUA_CPATH = dir .. "/lua54/?.so;;" },
+      steps = steps(line("6 * 7", "42"), send("print('be' .. 'gun') weir.sleep(100)" .. ENTER, "begun\r\n"),
+        send(INTERRUPT, "interrupted"), prompt, send(INTERRUPT, "ends the session."), prompt, leave),
+    })
+    assert.matches("built without libedit, so lines cannot be edited or completed; input is read in whole", output)
+  end)
+
   it("goes on without an application that cannot be opened", function()
     terminal.passes({
       words = { "/nowhere/app.lua" },
