@@ -30,6 +30,10 @@ local elsewhere = {
   ["weir run examples/orders.lua --env BROKER=nats://127.0.0.1:4222"] = true,
   ["weir run examples/pipeline/app.lua"] = true,
   ["weir run examples/pipeline/app.lua --env FILE=/var/log/dpkg.log --env WORKERS=8"] = true,
+  [ [[weir publish app.lua orders '{"id": "a", "quantity": 3}' --header tenant:blue]] ] = true, -- spec/lua/cli
+  [ [[weir request nats://127.0.0.1:4222 prices '{"item": "tea"}' --timeout 2]] ] = true,
+  ["weir dlq list app.lua orders.dead --filter code=schema"] = true,
+  ["weir dlq replay app.lua orders.dead --filter code=timeout --limit 100"] = true,
   ["weir asyncapi gen app.lua --yaml -o asyncapi.yaml"] = true,
   ["weir asyncapi gen app.lua --require-schemas"] = true,
   ["weir asyncapi diff asyncapi.yaml app.lua"] = true,
