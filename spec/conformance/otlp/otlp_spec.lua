@@ -1,6 +1,5 @@
---- What applications send by OTLP/HTTP, against the receiver of the OpenTelemetry collector. go/ is that
--- receiver,
--- which prints its address and then what it takes.
+--- What applications send by OTLP/HTTP, against the receiver of the OpenTelemetry collector. go/ is that receiver:
+-- it prints its address and then what it takes.
 local json = require("cjson")
 local luv = require("luv")
 local support = require("spec.lua.app.support")
