@@ -15,7 +15,8 @@ describe("the rockspec", function()
     end
     shell.check(("mkdir %s/src && cp -r CMakeLists.txt csrc lua rockspec docs examples %s/src"):gsub(
       "%%s", shell.quote(dir)))
-    shell.check(("cd %s/src && HOME=%s luarocks --lua-version 5.4 --tree %s make %s --deps-mode=none"):format(
+    shell.check(("cd %s/src && HOME=%s PATH=${WEIR_PLAIN_PATH:-$PATH}"
+      .. " luarocks --lua-version 5.4 --tree %s make %s --deps-mode=none"):format(
       shell.quote(dir), shell.quote(dir), shell.quote(tree), rockspec))
   end)
 
