@@ -14,7 +14,10 @@ local luv = require("luv")
 local app = weir.app("orders", "1.0.0", { log = { level = "warn" }, shutdown_timeout = 5 })
 app:broker(weir.env("BROKER", "memory:"))
 app:subscriber("orders", function() end)
-local function say(what) io.stdout:write(what, " ", os.getenv("WEIR_WORKER") or "-", " ", luv.os_getpid(), "\n") end
+-- In one write: the others write there, too.
+local function say(what)
+  io.stdout:write(("%s %s %d\n"):format(what, os.getenv("WEIR_WORKER") or "-", luv.os_getpid()))
+end
 app:on("started", function() say("up") end)
 app:on("stopped", function() say("down") end)
 ]]
