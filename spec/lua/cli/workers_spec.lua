@@ -14,10 +14,8 @@ local luv = require("luv")
 local app = weir.app("orders", "1.0.0", { log = { level = "warn" }, shutdown_timeout = 5 })
 app:broker(weir.env("BROKER", "memory:"))
 app:subscriber("orders", function() end)
--- In one write: the others write there, too.
-local function say(what)
-  io.stdout:write(("%s %s %d\n"):format(what, os.getenv("WEIR_WORKER") or "-", luv.os_getpid()))
-end
+local line = "%s " .. (os.getenv("WEIR_WORKER") or "-") .. " " .. luv.os_getpid() .. "\n"
+local function say(what) io.stdout:write(line:format(what)) end -- one write: the others write there, too
 app:on("started", function() say("up") end)
 app:on("stopped", function() say("down") end)
 ]]
@@ -110,7 +108,7 @@ describe("weir run --workers", function()
     local path = file_of(APP .. "app:subscriber('a', { wrokers = 2 }, function() end)\nreturn app")
     local status, out, err = weir("run", path, "--workers", "2")
     assert.same({ 1, "" }, { status, out })
-    assert.matches("weir: the application 'orders' has one mistake:\n  [^\n]*app.lua:10: [^\n]*'wrokers'", err)
+    assert.matches("weir: the application 'orders' has one mistake:\n  [^\n]*app.lua:11: [^\n]*'wrokers'", err)
     status, out, err = weir("run", file_of("x = = 1"), "--workers", "2")
     assert.same({ 1, "" }, { status, out })
     assert.matches("^weir: [^\n]*app.lua:1: [^\n]*\n$", err)
