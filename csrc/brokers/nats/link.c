@@ -48,14 +48,11 @@ struct weir_nats_link {
 
   uv_async_t async;
   uv_work_t work; /* connecting, then closing */
-  uv_work_t flush_work;
-  int64_t flush_timeout;
-  natsStatus flush_status;
   natsOptions *opts;
   natsConnection *nc;
   natsStatus connect_status;
   char connect_text[WEIR_NATS_TEXT];
-  bool working, flushing;
+  bool working;
   bool closing, close_begun, close_ended;
   int handles; /* that are not closed yet, once they are being closed */
   watch *watch;
@@ -437,33 +434,6 @@ static void close_done(uv_work_t *work, int status) {
   advance(link);
 }
 
-static void flush_job(uv_work_t *work) {
-  weir_nats_link *link = weir_list_of(work, weir_nats_link, flush_work);
-  weir_sigpipe hold;
-  weir_sigpipe_hold(&hold);
-  link->flush_status = natsConnection_FlushTimeout(link->nc, link->flush_timeout);
-  nats_ReleaseThreadMemory();
-  weir_sigpipe_release(&hold);
-}
-
-static void flush_done(uv_work_t *work, int status) {
-  weir_nats_link *link = weir_list_of(work, weir_nats_link, flush_work);
-  (void)status;
-  link->flushing = false;
-  link->loop->fed = true;
-  if (link->events != NULL) link->events->flushed(link->user, link->flush_status);
-  advance(link);
-}
-
-bool weir_nats_link_flush(weir_nats_link *link, int64_t milliseconds) {
-  if (link->flushing || weir_nats_link_connection(link) == NULL) return false;
-  link->flush_timeout = milliseconds > 0 ? milliseconds : 1;
-  if (uv_queue_work(&link->loop->uv, &link->flush_work, flush_job, flush_done) != 0) return false;
-  link->flushing = true;
-  weir_loop_touch(link->loop);
-  return true;
-}
-
 /* --- life
  * -------------------------------------------------------------------------------------------- */
 
@@ -506,7 +476,7 @@ static void advance(weir_nats_link *link) {
     weir_loop_touch(link->loop);
     return;
   }
-  if (link->flushing || !is_over(link)) return;
+  if (!is_over(link)) return;
   if (link->nc != NULL) {
     natsConnection_Destroy(link->nc);
     link->nc = NULL;

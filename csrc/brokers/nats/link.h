@@ -4,7 +4,7 @@
  * libnats is told to use an event loop of ours (natsOptions_SetEventLoop): bytes are read, parsed
  * and written in the loop's thread, so messages pass no other thread and publishing never blocks.
  * What libnats does in threads of its own (connecting again, pings, callbacks about the connection)
- * and what blocks (connecting, flushing, closing: done on libuv's thread pool) is handed over in a
+ * and what blocks (connecting, closing: done on libuv's thread pool) is handed over in a
  * record of fixed size under a mutex, and one uv_async wakes the loop.
  *
  * A link is made connecting. libnats connects it again after a loss, and restores its
@@ -44,11 +44,10 @@ typedef struct weir_nats_report {
 } weir_nats_report;
 
 typedef struct weir_nats_events {
-  void (*changed)(void *user);                    /* the report did */
-  void (*readable)(void *user);                   /* subscriptions may have messages */
-  void (*drained)(void *user);                    /* everything published has been written */
-  void (*flushed)(void *user, natsStatus status); /* of the flush that was begun */
-  void (*answered)(void *user);                   /* there are answers: weir_nats_link_answer() */
+  void (*changed)(void *user);  /* the report did */
+  void (*readable)(void *user); /* subscriptions may have messages */
+  void (*drained)(void *user);  /* everything published has been written */
+  void (*answered)(void *user); /* there are answers: weir_nats_link_answer() */
 } weir_nats_events;
 
 typedef struct weir_nats_link weir_nats_link;
@@ -62,7 +61,7 @@ weir_nats_link *weir_nats_link_new(weir_loop *loop, natsOptions *opts,
                                    const weir_backoff_config *backoff,
                                    const weir_nats_events *events, void *user);
 /* Begins to close. What was published is written if that takes less than half a second; to be sure,
- * flush before. The report says "closed" when it is over. */
+ * wait for an answer of the server before. The report says "closed" when it is over. */
 void weir_nats_link_close(weir_nats_link *link);
 /* No more events. Closes, and frees the link when that is over. */
 void weir_nats_link_free(weir_nats_link *link);
@@ -70,9 +69,6 @@ void weir_nats_link_free(weir_nats_link *link);
 /* The connection; NULL unless it was up once and is not closed. */
 natsConnection *weir_nats_link_connection(const weir_nats_link *link);
 void weir_nats_link_report(weir_nats_link *link, weir_nats_report *report);
-/* Waits on the thread pool until the server has answered a ping. False: one is in progress, or
- * there is no connection. */
-bool weir_nats_link_flush(weir_nats_link *link, int64_t milliseconds);
 /* Subscribes to where answers to requests come, once in the life of a link. Reading them in the
  * loop's thread as other messages are read will not do: natsSubscription_NextMsg() keeps to itself
  * which request it was that has no responders. So a thread of libnats hands these over, in batches;

@@ -3,10 +3,9 @@
  *
  *   nats.link(loop, options, fn) -> link          fn(kind, argument) is called in the loop's turns:
  *       "changed": the report did             "ready", id: that subscription has something
- *       "drained": there is room again        "flushed", nil or a code        "answers": there are
+ *       "drained": there is room again        "answers": there are
  *   link:report() -> state, code, text, reconnects, faults, fault code, fault text
  *   link:publish(...), link:publish_many(...)     see nats_publish.c
- *   link:flush(seconds) -> whether one was begun
  *   link:server() -> max_payload, server id       nothing while it is not up
  *   link:inbox(subject, class) -> true | nil, code, text      where answers come, once; "answers"
  * tells of them link:answer() -> message | nil                `class` is its metatable
@@ -123,10 +122,6 @@ static void on_drained(void *user) {
   weir_nats_emit(box, "drained", 0, NULL);
 }
 
-static void on_flushed(void *user, natsStatus status) {
-  weir_nats_emit(user, "flushed", 0, weir_nats_code(status));
-}
-
 static void on_answered(void *user) { weir_nats_emit(user, "answers", 0, NULL); }
 
 static const weir_nats_events events = {
@@ -134,7 +129,6 @@ static const weir_nats_events events = {
     .changed = on_changed,
     .readable = on_readable,
     .drained = on_drained,
-    .flushed = on_flushed,
 };
 
 /* --- the object
@@ -227,15 +221,6 @@ static int link_report(lua_State *L) {
   return 7;
 }
 
-static int link_flush(lua_State *L) {
-  nats_link *box = weir_nats_check_link(L);
-  lua_Number seconds = luaL_checknumber(L, 2);
-  bool begun = weir_nats_connection(box) != NULL &&
-               weir_nats_link_flush(box->link, (int64_t)(seconds * 1000));
-  lua_pushboolean(L, begun);
-  return 1;
-}
-
 static int link_server(lua_State *L) {
   natsConnection *nc = weir_nats_connection(weir_nats_check_link(L));
   char id[128];
@@ -294,17 +279,11 @@ static int subject_valid(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {
-    {"report", link_report},
-    {"publish_many", weir_nats_publish_many},
-    {"publish", weir_nats_publish},
-    {"flush", link_flush},
-    {"server", link_server},
-    {"buffered", link_buffered},
-    {"subscribe", weir_nats_subscribe},
-    {"inbox", link_inbox},
-    {"answer", link_answer},
-    {"close", link_close},
-    {NULL, NULL},
+    {"report", link_report},        {"publish_many", weir_nats_publish_many},
+    {"publish", weir_nats_publish}, {"server", link_server},
+    {"buffered", link_buffered},    {"subscribe", weir_nats_subscribe},
+    {"inbox", link_inbox},          {"answer", link_answer},
+    {"close", link_close},          {NULL, NULL},
 };
 static const luaL_Reg metamethods[] = {{"__gc", link_gc}, {NULL, NULL}};
 static const luaL_Reg functions[] = {
