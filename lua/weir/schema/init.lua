@@ -15,7 +15,8 @@
 -- cuts: where a schema is expected, a string is a type; a type that ends in "?" makes a property optional, and all
 -- others are required, unless the table has a list `required`; a table with `properties` or `items` needs no `type`.
 -- A schema made before can stand anywhere in another. `schema.from_json(text or table)` reads a JSON Schema as it is
--- meant there, where every property is optional that is not named in `required`.
+-- meant there, where every property is optional that is not named in `required`. A table that contains itself describes
+-- values that nest, and is a reference in JSON.
 --
 -- Values are as codecs decode them: null is `codec.null`, and an empty table is an empty array as well as an empty
 -- object. Not supported, and refused: references to other documents, `$anchor`, `$dynamicRef`, `unevaluated...`.
@@ -84,55 +85,121 @@ local function sorted(set)
   return names
 end
 
-local function wrong(path, message)
-  error({ schema_error = (path == "" and "" or path .. ": ") .. message }, 0)
+-- Deeper descriptions are refused, so that none can overflow the stack.
+local MOST_NESTED = 200
+
+-- --- places ---------------------------------------------------------------------------------------
+
+-- Where in a description something is: `path` for people, `pointer` (RFC 6901) for references, `open` the descriptions
+-- that it is in, with their pointers.
+local function child_of(at, name, token)
+  return {
+    path = (at.path == "" and "" or at.path .. ".") .. tostring(name),
+    pointer = at.pointer .. "/" .. tostring(token or name):gsub("~", "~0"):gsub("/", "~1"):gsub("%%", "%%25"),
+    open = at.open,
+    depth = at.depth + 1,
+  }
 end
+
+local function wrong(at, message)
+  error({ schema_error = (at.path == "" and "" or at.path .. ": ") .. message }, 0)
+end
+
+local function check_depth(at)
+  if at.depth > MOST_NESTED then
+    wrong({ path = at.path:sub(1, 40) .. "..." }, ("a schema nests at most %d deep"):format(MOST_NESTED))
+  end
+end
+
+-- --- descriptions ---------------------------------------------------------------------------------
 
 local normalize
 
-local function type_of(name, path)
+local function type_of(name, at)
   if not TYPES[name] then
     local meant = nearest(name, sorted(TYPES))
     local hint = meant and (" (did you mean '%s'?)"):format(meant) or ""
-    wrong(path, ("unknown type '%s'%s; known are: %s"):format(tostring(name), hint, table.concat(sorted(TYPES), ", ")))
+    wrong(at, ("unknown type '%s'%s; known are: %s"):format(tostring(name), hint, table.concat(sorted(TYPES), ", ")))
   end
   return name
 end
 
-local function check_keyword(name, path, lua)
+local function check_keyword(name, at, lua)
   if type(name) ~= "string" then
-    wrong(path, ("a schema's keys are keywords, not %s; properties belong into 'properties'"):format(tostring(name)))
+    wrong(at, ("a schema's keys are keywords, not %s; properties belong into 'properties'"):format(tostring(name)))
   elseif REFUSED[name] then
-    wrong(path, ("the keyword '%s' is not supported"):format(name))
+    wrong(at, ("the keyword '%s' is not supported"):format(name))
   elseif lua and not KEYWORDS[name] and name:sub(1, 2) ~= "x-" then
     local meant = nearest(name, sorted(KEYWORDS))
     local hint = meant and (" (did you mean '%s'?)"):format(meant) or ""
-    wrong(path, ("unknown keyword '%s'%s; properties belong into 'properties'"):format(name, hint))
+    wrong(at, ("unknown keyword '%s'%s; properties belong into 'properties'"):format(name, hint))
   end
 end
 
-local function children(kind, value, path, lua)
+-- A copy of a value that is no schema.
+local function plain(value, at)
+  if type(value) ~= "table" then
+    return value
+  elseif at.open[value] then
+    wrong(at, "the value contains itself")
+  end
+  check_depth(at)
+  at.open[value] = at.pointer
+  local result = {}
+  for key, each in pairs(value) do
+    result[key] = plain(each, child_of(at, key))
+  end
+  at.open[value] = nil
+  return result
+end
+
+-- The schema of a description, as it is where it stands now: its references lead into itself there, too.
+local function moved(definition, pointer)
+  if type(definition) ~= "table" then
+    return definition
+  end
+  local result = {}
+  for name, value in pairs(definition) do
+    local kind = KEYWORDS[name] or PLAIN
+    if kind == ONE then
+      value = moved(value, pointer)
+    elseif kind ~= PLAIN then
+      local list = {}
+      for key, each in pairs(value) do
+        list[key] = moved(each, pointer)
+      end
+      value = list
+    elseif name == "$ref" then
+      value = "#" .. pointer .. value:sub(2)
+    end
+    result[name] = value
+  end
+  return result
+end
+
+local function children(kind, value, at, lua)
   if kind == ONE then
-    return (normalize(value, path, lua))
+    return (normalize(value, at, lua))
   elseif type(value) ~= "table" then
-    wrong(path, "a table of schemas is expected, not a " .. type(value))
+    wrong(at, "a table of schemas is expected, not a " .. type(value))
   end
   local result = {}
   for key, each in pairs(value) do
-    result[key] = normalize(each, path .. "." .. tostring(key), lua)
+    local token = kind == LIST and type(key) == "number" and ("%d"):format(key - 1) or key
+    result[key] = normalize(each, child_of(at, key, token), lua)
   end
   return result
 end
 
 -- The properties of a description in Lua, and the names of those that must be there.
-local function properties_of(value, path)
+local function properties_of(value, at)
   local result, required = {}, {}
   if type(value) ~= "table" then
-    wrong(path, "a table of schemas is expected, not a " .. type(value))
+    wrong(at, "a table of schemas is expected, not a " .. type(value))
   end
   for name, each in pairs(value) do
     local optional
-    result[name], optional = normalize(each, path .. "." .. tostring(name), true)
+    result[name], optional = normalize(each, child_of(at, name), true)
     if not optional then
       required[#required + 1] = name
     end
@@ -141,48 +208,45 @@ local function properties_of(value, path)
   return result, required
 end
 
-local function check_types(value, path)
+local function check_types(value, at)
   if type(value) == "table" then
     for _, each in ipairs(value) do
-      type_of(each, path)
+      type_of(each, at)
     end
     return value
   end
-  return type_of(value, path)
+  return type_of(value, at)
 end
 
--- Makes a plain JSON Schema of a description. The second result: whether it ended in "?".
-function normalize(value, path, lua)
-  if getmetatable(value) == Schema then
-    return value.definition
-  elseif type(value) == "boolean" then
-    return value
-  elseif type(value) == "string" and lua then
-    local name, optional = value:match("^(.-)(%??)$")
-    return { type = type_of(name, path) }, optional == "?"
-  elseif type(value) ~= "table" then
-    wrong(path, "a schema is a table" .. (lua and ", or the name of a type" or "") .. ", not a " .. type(value))
+-- The type of a description in Lua without the mark that it may be left out, and whether it has the mark.
+local function marked_type(value)
+  if type(value) == "string" and value:sub(-1) == "?" then
+    return value:sub(1, -2), true
   end
+  return value, false
+end
+
+-- The keywords of a description. The second result: whether its type ends in "?".
+local function normalize_table(value, at, lua)
   local result, optional = {}, false
   for name, each in pairs(value) do
-    check_keyword(name, path, lua)
-    local kind = KEYWORDS[name] or PLAIN
-    local at = (path == "" and "" or path .. ".") .. name
+    check_keyword(name, at, lua)
+    local kind, inner = KEYWORDS[name] or PLAIN, child_of(at, name)
     if name == "type" then
-      if lua and type(each) == "string" and each:sub(-1) == "?" then
-        each, optional = each:sub(1, -2), true
+      if lua then
+        each, optional = marked_type(each)
       end
-      result.type = check_types(each, at)
+      result.type = check_types(each, inner)
     elseif name == "properties" and lua then
       local required
-      result.properties, required = properties_of(each, at)
+      result.properties, required = properties_of(each, inner)
       if #required > 0 and value.required == nil then
         result.required = required
       end
     elseif kind == PLAIN then
-      result[name] = each
+      result[name] = plain(each, inner)
     else
-      result[name] = children(kind, each, at, lua)
+      result[name] = children(kind, each, inner, lua)
     end
   end
   if lua and result.type == nil then
@@ -191,8 +255,29 @@ function normalize(value, path, lua)
   return result, optional
 end
 
+-- Makes a plain JSON Schema of a description. The second result: whether it ended in "?".
+function normalize(value, at, lua)
+  if getmetatable(value) == Schema then
+    return moved(value.definition, at.pointer)
+  elseif type(value) == "boolean" then
+    return value
+  elseif type(value) == "string" and lua then
+    local name, optional = marked_type(value)
+    return { type = type_of(name, at) }, optional
+  elseif type(value) ~= "table" then
+    wrong(at, "a schema is a table" .. (lua and ", or the name of a type" or "") .. ", not a " .. type(value))
+  elseif at.open[value] then
+    return { ["$ref"] = "#" .. at.open[value] }, lua and select(2, marked_type(value.type))
+  end
+  check_depth(at)
+  at.open[value] = at.pointer
+  local result, optional = normalize_table(value, at, lua)
+  at.open[value] = nil
+  return result, optional
+end
+
 local function build(description, lua, level)
-  local ok, definition = pcall(normalize, description, "", lua)
+  local ok, definition = pcall(normalize, description, { path = "", pointer = "", open = {}, depth = 0 }, lua)
   local check
   if ok then
     ok, check = pcall(compile, definition)

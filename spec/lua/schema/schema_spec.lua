@@ -106,9 +106,59 @@ describe("weir.schema", function()
     assert.matches("nests more", problems({ ["$ref"] = "#" }, 1).message)
   end)
 
+  it("describes values that nest by a table that contains itself", function()
+    local tree = { properties = { name = "string" } }
+    tree.properties["a/b~c%d"] = { anyOf = { { type = "null" }, { items = tree } } }
+    local Tree = schema(tree)
+    assert.is_true(Tree:validate({ name = "a", ["a/b~c%d"] = { { name = "b", ["a/b~c%d"] = codec.null } } }))
+    local _, err = Tree:validate({ name = "a", ["a/b~c%d"] = { { name = 1, ["a/b~c%d"] = codec.null } } })
+    assert.matches("must be one of 2 alternatives", err.message)
+    local inner = Tree:to_json().properties["a/b~c%d"].anyOf[2]
+    assert.same({ type = "array", items = { ["$ref"] = "#" } }, inner)
+    local node = { type = "object?", properties = { value = "integer" } }
+    node.properties.next = node
+    local List = schema({ properties = { ["odd/~%"] = { items = node } } })
+    assert.equal("#/properties/odd~1~0%25/items",
+      List:to_json().properties["odd/~%"].items.properties.next["$ref"])
+    assert.is_true(List:validate({ ["odd/~%"] = { { value = 1, next = { value = 2 } } } }))
+    _, err = List:validate({ ["odd/~%"] = { { value = 1, next = { value = "x" } } } })
+    assert.equal('["odd/~%"][1].next.value', err.path)
+    assert.same(List:to_json(), schema.from_json(List:to_json()):to_json())
+  end)
+
+  it("keeps the references of a schema that is part of another", function()
+    local Tree = schema({ properties = { n = "integer", kids = { items = { ["$ref"] = "#" } } },
+      ["$defs"] = { x = "string" } })
+    local Forest = schema({ properties = { trees = { anyOf = { "null", { items = Tree } } }, name = "string" } })
+    assert.is_true(Forest:validate({ name = "a", trees = { { n = 1, kids = { { n = 2, kids = {} } } } } }))
+    local _, err = Forest:validate({ name = "a", trees = { { n = 1, kids = { { n = "x", kids = {} } } } } })
+    assert.matches("must be one of 2", err.message)
+    assert.equal("#/properties/trees/anyOf/1/items",
+      Forest:to_json().properties.trees.anyOf[2].items.properties.kids.items["$ref"])
+    assert.equal("#", Tree:to_json().properties.kids.items["$ref"])
+  end)
+
+  it("refuses values that contain themselves, and what nests too deep", function()
+    local cycle = {}
+    cycle.a = { cycle }
+    assert.matches("properties.a.default.a.1: the value contains itself",
+      mistake({ properties = { a = { default = cycle } } }))
+    local deep, plain = { type = "string" }, {}
+    for _ = 1, 100000 do
+      deep, plain = { items = deep }, { plain }
+    end
+    assert.matches("nests at most 200 deep", mistake(deep))
+    assert.matches("nests at most 200 deep", mistake({ const = plain }))
+    assert.is_true(#mistake(deep) < 300)
+  end)
+
   it("keeps what it returns to itself", function()
     Order:to_json().properties.id.type = "number"
     assert.equal("string", Order:to_json().properties.id.type)
+    local values = { 1, 2 }
+    local made = schema({ enum = values })
+    values[3] = 3
+    assert.same({ 1, 2 }, made:to_json().enum)
   end)
 
   it("names mistakes in descriptions, and what was meant", function()
