@@ -3,11 +3,9 @@
 -- A subcommand NAME is the module `weir.cli.NAME`, a table of
 --
 -- - `summary`: one line for `weir help`;
--- - `words`, `options` and texts: what `weir.cli.arguments` reads for it; or, for one that reads its
---   words itself, `usage` (what follows `weir NAME` in its usage line) and `help` (the text below it);
--- - `run(args, console)`: does the job with what was read, by name, or with the words after its name;
---   returns the exit status (nil is 0), or `nil, err` with an error to print. @{usage_error} makes an
---   `err` for misuse.
+-- - `words`, `options`, `verbs` and texts: what `weir.cli.arguments` reads for it;
+-- - `run(options, console)`: does the job with what was read, by name; returns the exit status (nil is
+--   0), or `nil, err` with an error to print. @{usage_error} makes an `err` for misuse.
 --
 -- and its name is in the list `commands` below. It is loaded when it is needed, so a command costs
 -- the others nothing.
@@ -123,44 +121,42 @@ local function report(console, err, hint)
   end
 end
 
--- What a command is run with. A usage error says what is wrong with the words.
-local function read(name, command, args)
-  if not command.words and not command.options then
-    return args
-  end
-  local arguments, err = M.arguments()
-  if not arguments then
-    return nil, err
-  end
-  local given
-  given, err = arguments.read(name, command, args)
-  if not given then
-    return nil, M.usage_error(err)
-  end
-  return given
-end
-
 local shortcuts = { ["--help"] = "help", ["-h"] = "help", ["--version"] = "version" }
+
+local function asks_for_help(args)
+  for _, word in ipairs(args) do
+    if word == "--" then
+      return false
+    elseif word == "--help" or word == "-h" then
+      return true
+    end
+  end
+  return false
+end
 
 local function call(name, args, console)
   local command, err = M.load(name)
   if not command then
     return nil, err, "weir help"
   end
-  for _, word in ipairs(args) do
-    if word == "--" then
-      break
-    elseif word == "--help" or word == "-h" then
-      return require("weir.cli.help").run({ command = name }, console)
-    end
+  local arguments
+  arguments, err = M.arguments()
+  if not arguments then
+    return nil, err
+  end
+  local verb = arguments.verb_of(command, args)
+  if asks_for_help(args) then
+    return require("weir.cli.help").run({ command = name, verb = verb and verb[1] }, console)
   end
   local given, status
-  given, err = read(name, command, args)
+  given, err = arguments.read(name, command, args)
   if given then
     status, err = command.run(given, console)
+  else
+    err = M.usage_error(err)
   end
   if status == nil and err ~= nil then
-    return nil, err, "weir help " .. name
+    return nil, err, "weir help " .. name .. (verb and " " .. verb[1] or "")
   end
   return status or M.OK
 end

@@ -49,6 +49,9 @@ describe("weir", function()
     assert.matches("\nLua 5.4\n", out)
     assert.matches("\nlibuv %d+%.%d+", out)
     assert.same({ 0, out, "" }, { weir("version") })
+    local found = require("cjson").decode((select(2, weir("version", "--json"))))
+    assert.same({ version, "5.4" }, { found.weir, found.lua })
+    assert.matches("^%d+%.%d+", found.libuv)
   end)
 
   it("suggests the nearest command for an unknown one", function()
@@ -77,7 +80,7 @@ describe("weir", function()
   it("explains one command with help COMMAND and COMMAND --help", function()
     local status, out = weir("help", "version")
     assert.equal(0, status)
-    assert.matches("^Usage: weir version\n", out)
+    assert.matches("^Usage: weir version %[OPTION%.%.%.%]\n", out)
     assert.same({ 0, out, "" }, { weir("version", "--help") })
     assert.same({ 0, out, "" }, { weir("version", "-h") })
   end)
@@ -85,7 +88,19 @@ describe("weir", function()
   it("points at a command's help when it is used wrongly", function()
     local status, _, err = weir("version", "5")
     assert.equal(2, status)
-    assert.equal("weir: version takes no arguments\nTry 'weir help version'.\n", err)
+    assert.equal("weir: it takes no words, not '5'\nTry 'weir help version'.\n", err)
+  end)
+
+  it("points at the help of a verb when that is used wrongly", function()
+    local status, _, err = weir("dlq", "list")
+    assert.equal(2, status)
+    assert.matches("^weir: the broker is missing[^\n]*\nTry 'weir help dlq list'.\n$", err)
+    status, _, err = weir("help", "dlq", "lsit")
+    assert.equal(2, status)
+    assert.matches("^weir: VERB must be one of list, show, [^\n]*; did you mean 'list'%?\n", err)
+    status, _, err = weir("help", "version", "list")
+    assert.equal(2, status)
+    assert.matches("^weir: version has no verbs, so 'list' is one word too many\n", err)
   end)
 
   it("never loads a module by a name that is not a command", function()
@@ -106,17 +121,18 @@ describe("weir", function()
     end)
 
     local function command(run)
-      package.loaded["weir.cli.version"] = { summary = "", run = run }
+      local words = { { "first", "FIRST", "", optional = true }, { "second", "SECOND", "", optional = true } }
+      package.loaded["weir.cli.version"] = { summary = "", words = words, run = run }
     end
 
-    it("passes its words and returns its status", function()
+    it("passes what was read and returns its status", function()
       local got
-      command(function(args)
-        got = args
+      command(function(options)
+        got = options
         return 7
       end)
       assert.equal(7, (weir("version", "a", "--", "--help")))
-      assert.same({ "a", "--", "--help" }, got)
+      assert.same({ first = "a", second = "--help" }, got)
     end)
 
     it("prints its error and exits with 1", function()

@@ -3,7 +3,7 @@
 -- argparse reads the words; here is what it leaves to say: names are looked up before it sees them, so that wrong ones
 -- get the suggestions and the sentences that all of weir has, and a value may begin with a dash (`--from -1`).
 --
--- A command that has `words` or `options` is run with what was read:
+-- A command declares:
 --
 -- - `words`: a list of `{ name, label, about, optional, read, missing }`, in their order. `missing` is what is said
 --   when one that is not optional is not there.
@@ -12,9 +12,11 @@
 --   same text in `exclusive` (or in a list of them) exclude each other.
 -- - `read(text)`: returns the value, or nil and what was wanted: "a whole number".
 -- - `choices` (of either): all values that there are.
+-- - `verbs`: of a command that does several things, a list of `{ name, about }`, each with `words`, `options` and texts
+--   of its own. The options of the command are those of every verb; one that a verb has, too, is the verb's.
 -- - `intro`, `notes` (text below the options), `examples` (a list of lines), `statuses` (of exit).
 --
--- What was read is a table by name; what was not given is nil.
+-- What was read is a table by name, with the name of the verb as `verb`; what was not given is nil.
 -- @module weir.cli.arguments
 local found, argparse = pcall(require, "argparse")
 local nearest = require("weir.nearest")
@@ -152,46 +154,82 @@ local function add_options(parser, options, complete)
     end
   end
   for _, group in pairs(exclusive) do
-    parser:mutex(table.unpack(group))
+    if #group > 1 then -- a verb may have one of them
+      parser:mutex(table.unpack(group))
+    end
   end
 end
 
--- What follows the name of a command in its usage line.
-local function usage_of(command)
-  local parts = {}
-  for _, word in ipairs(command.words or {}) do
-    parts[#parts + 1] = word.optional and "[" .. word[2] .. "]" or word[2]
+--- A verb of a command as a command of its own, with the options of both.
+-- @tparam table command
+-- @tparam table verb one of its `verbs`
+-- @treturn table
+function M.of_verb(command, verb)
+  local options, own = { table.unpack(verb.options or {}) }, {}
+  for _, option in ipairs(options) do
+    own[option[1]] = true
   end
-  if command.options and #command.options > 0 then
-    parts[#parts + 1] = "[OPTION...]"
+  for _, option in ipairs(command.options or {}) do
+    if not own[option[1]] then
+      options[#options + 1] = option
+    end
   end
-  return table.concat(parts, " ")
+  return {
+    summary = verb[2], words = verb.words, options = options, intro = verb.intro, notes = verb.notes,
+    examples = verb.examples, statuses = verb.statuses or command.statuses, others = command.verbs,
+  }
 end
 
 --- What follows `weir NAME` in the usage line of a command.
 -- @tparam table command
 function M.usage(command)
-  return command.usage or usage_of(command)
+  local parts = { command.verbs and "VERB" or nil }
+  for _, word in ipairs(command.words or {}) do
+    parts[#parts + 1] = word.optional and "[" .. word[2] .. "]" or word[2]
+  end
+  if command.verbs then
+    parts[#parts + 1] = "[ARGUMENT...]"
+  elseif command.options and #command.options > 0 then
+    parts[#parts + 1] = "[OPTION...]"
+  end
+  return table.concat(parts, " ")
 end
 
-local function epilog_of(command)
-  local parts = {}
-  if command.notes then
-    parts[#parts + 1] = command.notes
+--- The examples of a command, and of its verbs.
+-- @tparam table command
+-- @treturn {string,...}
+function M.examples(command)
+  local lines = { table.unpack(command.examples or {}) }
+  for _, verb in ipairs(command.verbs or {}) do
+    table.move(verb.examples, 1, #verb.examples, #lines + 1, lines)
   end
-  if command.examples then
-    parts[#parts + 1] = "Examples:\n   " .. table.concat(command.examples, "\n   ")
+  return lines
+end
+
+-- Paragraphs become a line each, for argparse to wrap; those with indented lines (lists, programs) stay as they are.
+local function flowing(text)
+  return (text .. "\n\n"):gsub("(.-)\n\n+", function(paragraph)
+    local listed = ("\n" .. paragraph):find("\n ")
+    return (listed and paragraph or paragraph:gsub("\n", " ")) .. "\n\n"
+  end):gsub("\n+$", "")
+end
+
+local function epilog_of(name, command)
+  local parts = { command.notes and (flowing(command.notes)) }
+  if command.verbs then
+    parts[#parts + 1] = ("'weir %s VERB --help' tells more about one of them."):format(name)
   end
+  parts[#parts + 1] = "Examples:\n   " .. table.concat(M.examples(command), "\n   ")
   parts[#parts + 1] = "Exit status: " .. (command.statuses or M.STATUSES)
   return table.concat(parts, "\n\n")
 end
 
 local function dress(parser, name, command)
   local usage = M.usage(command)
-  local intro = command.intro and "\n\n" .. command.intro or ""
+  local intro = command.intro and "\n\n" .. flowing(command.intro) or ""
   parser:usage(("Usage: weir %s%s%s"):format(name, usage ~= "" and " " or "", usage))
   parser:description("  " .. command.summary .. intro)
-  parser:epilog(epilog_of(command))
+  parser:epilog(epilog_of(name, command))
   parser:add_help(false):help_max_width(100)
 end
 
@@ -204,28 +242,60 @@ local function fill(parser, name, command, complete)
   return parser
 end
 
---- Whether a command declares its words.
--- @tparam table command
-function M.declared(command)
-  return command.words ~= nil or command.options ~= nil
+-- Adds commands to a parser of completions: verbs, or the values of a word that shells offer like them.
+local function add_commands(parser, name, list)
+  for _, each in ipairs(list) do
+    local made = parser:command(each[1], each[2]):summary(each[2])
+    fill(made, name .. " " .. each[1], each, true)
+    made:description(each[2])
+  end
 end
 
---- The text of `weir help NAME`.
+--- The text of `weir help NAME`, or `weir help NAME VERB`.
 -- @string name
 -- @tparam table command
-function M.help(name, command)
-  return fill(argparse("weir " .. name), name, command):get_help()
+-- @tparam[opt] table verb one of its `verbs`
+function M.help(name, command, verb)
+  if verb then
+    name, command = name .. " " .. verb[1], M.of_verb(command, verb)
+  end
+  local parser, verbs = fill(argparse("weir " .. name), name, command), {}
+  for i, each in ipairs(command.verbs or {}) do
+    verbs[i] = parser:argument(each[1], each[2])
+  end
+  return parser:group("Verbs", table.unpack(verbs)):get_help()
+end
+
+-- The verbs of a command; or the choices of its first word, which are offered in the same way.
+local function branches(command)
+  local list = {}
+  for i, verb in ipairs(command.verbs or {}) do
+    list[i] = M.of_verb(command, verb)
+    list[i][1], list[i][2] = verb[1], verb[2]
+  end
+  local first = (command.words or {})[1]
+  for i, choice in ipairs(first and first.choices or {}) do
+    local words = { table.unpack(command.words, 2) }
+    list[i] = { choice, first[3], summary = first[3], words = words, options = command.options }
+  end
+  return list
 end
 
 --- A parser of all commands: for completions.
 -- @tparam {string,...} names
 -- @tparam function load returns a command by its name
 function M.tree(names, load)
-  local root = argparse("weir"):add_help(false):add_help("-h --help")
+  local root = argparse("weir"):add_help(false)
+  root:flag("-h --help", "explain weir, or the command before it")
+  root:flag("--version", "print the version of weir and of what it runs on")
   for _, name in ipairs(names) do
     local command = load(name)
     local made = root:command(name, command.summary):summary(command.summary)
-    fill(made, name, command, true)
+    local inner = branches(command)
+    -- What is offered instead of its first word is not offered twice.
+    local rest = #inner == 0 and command or { summary = command.summary, options = command.options }
+    fill(made, name, rest, true)
+    add_commands(made, name, inner)
     made:description(command.summary)
   end
   return root
@@ -241,7 +311,23 @@ local function find_option(command, name, short)
   end
 end
 
+-- The verbs of a list that have an option of this name.
+local function owners(verbs, name)
+  local names = {}
+  for _, verb in ipairs(verbs or {}) do
+    if find_option(verb, name) then
+      names[#names + 1] = verb[1]
+    end
+  end
+  return #names > 0 and table.concat(names, ", "):gsub(", ([^,]*)$", " and %1") or nil
+end
+
 local function unknown_option(command, word)
+  local name = word:match("^%-%-([^=]*)")
+  local elsewhere = name and owners(command.others, name)
+  if elsewhere then
+    return complain("--%s is an option of %s", name, elsewhere)
+  end
   local names = {}
   for _, option in ipairs(command.options or {}) do
     names[#names + 1] = option[1]
@@ -316,6 +402,65 @@ local function own_words(message)
   return one and ("%s and %s exclude each other"):format(other, one) or message
 end
 
+-- What a word before the verb is, where it is an option: whether the word after it is its value.
+local function takes_next(command, word)
+  if word:find("=", 1, true) then
+    return false
+  end
+  local name, short = word:match("^%-%-(.*)$"), word:match("^%-(%a)$")
+  local option = find_option(command, name, short)
+  for _, verb in ipairs(command.verbs) do
+    option = option or find_option(verb, name, short)
+  end
+  return option ~= nil and option[2] ~= nil
+end
+
+local function verb_named(command, name)
+  for _, verb in ipairs(command.verbs or {}) do
+    if verb[1] == name then
+      return verb
+    end
+  end
+end
+
+--- The verb among the words after the name of a command.
+-- @tparam table command
+-- @tparam {string,...} words
+-- @treturn ?table one of its `verbs`
+-- @treturn ?integer which of the words it would be; nil when there is none
+function M.verb_of(command, words)
+  local i = 1
+  while command.verbs and words[i] do
+    if words[i]:find("^%-.") and words[i] ~= "--" then
+      i = i + (takes_next(command, words[i]) and 2 or 1)
+    else
+      return verb_named(command, words[i]), i
+    end
+  end
+end
+
+local function read_verb(name, command, words)
+  local names = {}
+  for i, verb in ipairs(command.verbs) do
+    names[i] = verb[1]
+  end
+  local verb, at = M.verb_of(command, words)
+  if not at then
+    return complain("what is to be done is missing: one of %s", table.concat(names, ", "))
+  elseif not verb then
+    local _, wanted, hint = M.one_of(names)(words[at])
+    return complain("VERB %s, not '%s'%s", wanted, shown(words[at]), hint)
+  end
+  local rest = { table.unpack(words) }
+  table.remove(rest, at)
+  local result, err = M.read(name .. " " .. verb[1], M.of_verb(command, verb), rest)
+  if not result then
+    return nil, err
+  end
+  result.verb = verb[1]
+  return result
+end
+
 --- Reads the words after the name of a command.
 -- @string name
 -- @tparam table command
@@ -323,6 +468,9 @@ end
 -- @treturn ?table what was read, by name
 -- @return or what is wrong, as a sentence
 function M.read(name, command, words)
+  if command.verbs then
+    return read_verb(name, command, words)
+  end
   local joined, plain = arrange(command, words)
   if not joined then
     return nil, plain

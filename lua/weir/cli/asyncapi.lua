@@ -3,37 +3,50 @@
 local arguments = require("weir.cli.arguments")
 local cli = require("weir.cli")
 
+local FILE = { "file", "FILE", "the application", missing = "the file of the application is missing" }
+
 local M = {
   summary = "write, compare or show the AsyncAPI document of an application",
-  intro = [[
-AsyncAPI describes what an application takes and sends: its channels, messages and schemas.
-
-  gen      write the document of the application FILE; nothing is connected
-  diff     compare the documents FILE and NEW, and name what breaks those who talk to the
-           application. Each is JSON or YAML, or the .lua of an application
-  serve    show the application FILE in a browser, with a form that sends messages]],
-  words = {
+  intro = "AsyncAPI describes what an application takes and sends: its channels, messages and schemas.",
+  verbs = {
     {
-      "verb", "VERB", "gen, diff or serve", choices = { "gen", "diff", "serve" },
-      missing = "what is to be done is missing: gen, diff or serve",
+      "gen", "write the document of an application; nothing is connected", words = { FILE },
+      options = {
+        { "yaml", nil, "YAML instead of JSON" },
+        { "output", "PATH", "write to the file PATH; it stays as it was when something fails", short = "o" },
+        { "require-schemas", nil, "fail if a message has no schema, and list those" },
+      },
+      examples = {
+        "weir asyncapi gen app.lua --yaml -o asyncapi.yaml",
+        "weir asyncapi gen app.lua --require-schemas >/dev/null",
+      },
     },
-    { "file", "FILE", "an application; of diff, the old document", missing = "the file of the application is missing" },
-    { "new", "NEW", "of diff, the new document", optional = true },
+    {
+      "diff", "compare two documents, and name what breaks those who talk to the application",
+      words = {
+        {
+          "old", "OLD", "a document, JSON or YAML, or the .lua of an application",
+          missing = "the old document is missing",
+        },
+        { "new", "NEW", "the new document, in the same way", missing = "the new document is missing" },
+      },
+      options = { { "json", nil, "print one JSON object, with the lists breaking and other" } },
+      examples = { "weir asyncapi diff asyncapi.yaml app.lua" },
+      statuses = "0 nothing breaks, 1 something does, or it failed, 2 wrong use.",
+    },
+    {
+      "serve", "show an application in a browser, with a form that sends messages", words = { FILE },
+      options = {
+        { "listen", "ADDRESS", "where; http://127.0.0.1:8000 when left out, port 0 for any that is free" },
+        { "run", nil, "run the application, too, so that what is sent is handled here" },
+      },
+      examples = { "weir asyncapi serve app.lua --run --listen http://127.0.0.1:8080" },
+      statuses = "0 it ended, 1 it failed, 2 wrong use; after a signal 128 and its number: 130 for SIGINT, 143 for"
+        .. " SIGTERM.",
+    },
   },
   options = {
-    { "yaml", nil, "gen: YAML instead of JSON" },
-    { "output", "PATH", "gen: write to the file PATH; it stays as it was when something fails", short = "o" },
-    { "require-schemas", nil, "gen: fail if a message has no schema, and list those" },
-    { "listen", "ADDRESS", "serve: where; http://127.0.0.1:8000 when left out, port 0 for any that is free" },
-    { "run", nil, "serve: run the application, too, so that what is sent is handled here" },
     { "env", "NAME=VALUE", "set a variable of the environment; repeatable", many = true, read = arguments.variable },
-    { "json", nil, "diff: print one JSON object, with the lists breaking and other" },
-  },
-  examples = {
-    "weir asyncapi gen app.lua --yaml -o asyncapi.yaml",
-    "weir asyncapi gen app.lua --require-schemas >/dev/null",
-    "weir asyncapi diff asyncapi.yaml app.lua",
-    "weir asyncapi serve app.lua --run --listen http://127.0.0.1:8080",
   },
   statuses = "0 done; of diff, nothing breaks. 1 it failed, or something breaks. 2 wrong use. 130, 143: serve was"
     .. " ended by a signal.",
@@ -160,7 +173,7 @@ end
 
 function verbs.diff(options, console)
   local old, new, changes, err
-  old, err = read_document(options.file)
+  old, err = read_document(options.old)
   if old then
     new, err = read_document(options.new)
   end
@@ -198,32 +211,7 @@ end
 
 -- --- all -------------------------------------------------------------------------------------------
 
--- Whose options these are.
-local OWN = {
-  yaml = "gen", output = "gen", ["require-schemas"] = "gen",
-  json = "diff",
-  listen = "serve", run = "serve",
-}
-
-local function check(options)
-  for _, option in ipairs(M.options) do
-    local owner = OWN[option[1]]
-    if owner and owner ~= options.verb and options[option[1]] then
-      return ("--%s is an option of %s"):format(option[1], owner)
-    end
-  end
-  if options.new and options.verb ~= "diff" then
-    return ("one word too many: '%s'"):format(options.new)
-  elseif options.verb == "diff" and not options.new then
-    return "the new document is missing"
-  end
-end
-
 function M.run(options, console)
-  local wrong = check(options)
-  if wrong then
-    return nil, cli.usage_error(wrong)
-  end
   asyncapi, luv = require("weir.asyncapi"), require("luv")
   for _, pair in ipairs(options.env or {}) do
     luv.os_setenv(pair[1], pair[2])

@@ -27,41 +27,44 @@ local function read_filter(text)
     meant and ("; did you mean '%s'?"):format(meant) or ""
 end
 
+local WORDS = {
+  place.WORD,
+  { "name", "NAME", "the name of the dead letters, such as orders.dead", missing = "the name is missing" },
+}
+
 local M = {
   summary = "list, show, replay or remove dead letters",
-  intro = [[
-Dead letters are messages that could not be handled, with the reason.
-
-  list     one line for each, oldest first
-  show     all of each, with its headers and its payload
-  replay   publish them again where they were published first; each is removed once the broker has it
-  remove   forget them; asks for --filter, --limit or --all]],
-  words = {
+  intro = "Dead letters are messages that could not be handled, with the reason.",
+  verbs = {
     {
-      "verb", "VERB", "list, show, replay or remove", choices = { "list", "show", "replay", "remove" },
-      missing = "what is to be done is missing: list, show, replay or remove",
+      "list", "print one line for each, oldest first", words = WORDS,
+      examples = { "weir dlq list app.lua orders.dead --limit 20" },
     },
-    place.WORD,
-    { "name", "NAME", "the name of the dead letters, such as orders.dead", missing = "the name is missing" },
+    {
+      "show", "print all of each, with its headers and its payload", words = WORDS,
+      examples = { "weir dlq show nats://127.0.0.1:4222 orders.dead --filter code=schema --json | jq .error" },
+    },
+    {
+      "replay", "publish them again where they were published first; each is removed once the broker has it",
+      words = WORDS, options = { { "to", "NAME", "publish there instead" } },
+      examples = { "weir dlq replay app.lua orders.dead --filter code=timeout --filter header.tenant=blue" },
+    },
+    {
+      "remove", "forget them; asks for --filter, --limit or --all", words = WORDS,
+      options = { { "all", nil, "without a filter", exclusive = "a" } },
+      examples = { "weir dlq remove app.lua orders.dead --all" },
+    },
   },
   options = {
     {
       "filter", "FIELD=TEXT", "only letters whose code, destination or handler is TEXT, whose error contains it, or"
         .. " whose header is TEXT (header.NAME=TEXT); may be repeated, and then all must hold",
-      many = true, read = read_filter,
+      many = true, read = read_filter, exclusive = "a",
     },
     { "limit", "N", "look at no more than N letters: 1000", read = arguments.integer(1, 1000000000) },
-    { "to", "NAME", "replay: publish there instead" },
-    { "all", nil, "remove: without a filter" },
     { "json", nil, "print JSON: one object for each letter, in lines; of replay and remove, one for the whole" },
     { "quiet", nil, "show no progress on the terminal" },
     table.unpack(place.options()),
-  },
-  examples = {
-    "weir dlq list app.lua orders.dead --limit 20",
-    "weir dlq show nats://127.0.0.1:4222 orders.dead --filter code=schema --json | jq .error",
-    "weir dlq replay app.lua orders.dead --filter code=timeout --filter header.tenant=blue",
-    "weir dlq remove app.lua orders.dead --all",
   },
 }
 
@@ -218,23 +221,9 @@ function verbs.remove(self)
   }))
 end
 
-local function check(options)
-  local verb = options.verb
-  if options.to and verb ~= "replay" then
-    return "--to is an option of replay"
-  elseif options.all and verb ~= "remove" then
-    return "--all is an option of remove"
-  elseif options.all and options.filter then
-    return "--all and --filter exclude each other"
-  elseif verb == "remove" and not (options.all or options.filter or options.limit) then
-    return "remove forgets letters for good: say which with --filter or --limit, or --all"
-  end
-end
-
 function M.run(options, console)
-  local wrong = check(options)
-  if wrong then
-    return nil, cli.usage_error(wrong)
+  if options.verb == "remove" and not (options.all or options.filter or options.limit) then
+    return nil, cli.usage_error("remove forgets letters for good: say which with --filter or --limit, or --all")
   end
   local progress = require("weir.cli.durable.progress")
   local self = { options = options, out = console.out, filter = filter_of(options), count = 0, bytes = 0 }

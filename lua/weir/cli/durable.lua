@@ -1,72 +1,136 @@
 --- `weir durable VERB URL`: streams of a durable-stream server from the shell.
 -- @module weir.cli.durable
-local arguments = require("weir.cli.durable.arguments")
+local arguments = require("weir.cli.arguments")
 local cli = require("weir.cli")
+
+local COUNT = arguments.integer(0, 999999999999999)
+
+local URL = {
+  "url", "URL", "the stream, such as http://localhost:4437/events",
+  missing = "the URL of the stream is missing, such as http://localhost:4437/events",
+}
+
+-- Of a stream that is made.
+local CREATION = {
+  {
+    "content-type", "TYPE", "application/octet-stream when left out; with application/json it is a JSON stream, whose"
+      .. " items are values",
+  },
+  { "ttl", "SECONDS", "it expires after so long without use", read = COUNT },
+  { "expires-at", "TIME", "it expires then, such as 2030-01-31T12:00:00Z" },
+  { "data", "TEXT", "first content" },
+  { "closed", nil, "close it: with that, and nothing more" },
+}
+
+local READ_JSON = {
+  "json", nil, "items of a JSON stream, one per line, digit by digit as they were sent; so does tail."
+    .. " Without, read writes one array",
+}
+local CHECKPOINT = {
+  "checkpoint", "FILE", "keep the position in FILE, and go on from there when FILE has one: then --from does not count;"
+    .. " without it that is -1",
+}
+local LIVE = { "long-poll", "sse", "auto" }
+local CHECKPOINT_NOTES = [[
+A checkpoint is saved when the output was written. After an end in good order (Ctrl-C, SIGTERM, a closed pipe) nothing
+is lost or repeated; after a crash at worst the last chunk comes again.]]
 
 local M = {
   summary = "create, append to, read and follow durable streams over HTTP",
-  usage = "VERB URL [OPTION...]",
-  help = [[
-VERBS
-  create URL     create the stream; one that exists just so is as good
-  append URL     append the standard input, exactly once
-  read URL       write the stream to the standard output
-  tail URL       the same, from now on and until the stream is closed
-  head URL       what the server knows of the stream
-  close URL      let nothing more be appended: readers come to an end
-  delete URL     delete the stream
-  fork URL NEW   create the stream NEW, on the same server, with what URL has
-
-APPEND
-  The whole input is one append, however long (256 MiB at most); to a JSON stream it is one
-  value, an array too.
-  --lines                one append for each line, sent while more is read: the lines of a JSON
-                         stream are values, those of others keep their line ends
-  --content-type TYPE    that of the stream; asked for when left out
-
-READ AND TAIL
-  --from OFFSET          begin at this offset of the server; -1 is the beginning (so read), now
-                         the end (so tail, without a checkpoint)
-  --live MODE            go on with what is appended later: long-poll, sse or auto (so tail)
-  --json                 items of a JSON stream one per line, digit by digit as they were sent;
-                         so does tail. Without, read writes one array
-  --checkpoint FILE      keep the position in FILE, and go on from there when FILE has one (--from
-                         counts only when it has none; it is -1 when left out). It is saved when
-                         the output was written: after an end in good order (Ctrl-C, SIGTERM, a
-                         closed pipe) nothing is lost or repeated; after a crash at worst the last
-                         chunk comes again
-
-CREATE AND FORK
-  --content-type TYPE    application/octet-stream when left out; application/json: a JSON stream
-  --ttl SECONDS          it expires after so long without use
-  --expires-at TIME      it expires then (2030-01-31T12:00:00Z)
-  --data TEXT            first content
-  --closed               with that, and nothing more
-  --at OFFSET            fork there; at the end when left out
-  --skip N               fork so many bytes, or JSON items, after --at
-
-CLOSE
-  --data TEXT            append this in the same step
-
-EVERYWHERE
-  --header 'NAME: VALUE' send this header with each request; may be repeated
-  --json                 print the result as JSON
-  --retries N            repeat a request up to N times (8; while it follows or appends lines: for
-                         ever), each time after a longer pause
-  --timeout SECONDS      for one operation, or one attempt to append (30)
-  --ca FILE, --insecure  certificates to trust; trust any
-  --proxy URL            go through this proxy
-  --quiet                no progress on the terminal
-
-EXAMPLES
-  weir durable create http://localhost:4437/log --content-type text/plain
-  tail -F /var/log/syslog | weir durable append http://localhost:4437/log --lines
-  weir durable tail http://localhost:4437/log --checkpoint log.position >>copy
-  weir durable read http://localhost:4437/events --json | jq .name
-
-EXIT STATUS
-  0 done; also when the reader of its output went away. 1 failed. 2 used wrongly. 128 + N: read and
-  tail were interrupted by signal N (SIGHUP, SIGINT, SIGTERM).]],
+  verbs = {
+    {
+      "create", "create a stream; one that exists just so is as good", words = { URL }, options = CREATION,
+      examples = { "weir durable create http://localhost:4437/log --content-type text/plain" },
+    },
+    {
+      "append", "append the standard input, exactly once", words = { URL },
+      intro = [[
+The whole input is one append, however long (256 MiB at most); to a JSON stream it is one value, an array too.]],
+      options = {
+        {
+          "lines", nil, "one append for each line, sent while more is read: the lines of a JSON stream are values,"
+            .. " those of others keep their line ends",
+        },
+        { "content-type", "TYPE", "that of the stream; asked for when left out" },
+      },
+      examples = {
+        "weir durable append http://localhost:4437/log <notes.txt",
+        "tail -F /var/log/syslog | weir durable append http://localhost:4437/log --lines",
+      },
+    },
+    {
+      "read", "write a stream to the standard output", words = { URL },
+      options = {
+        { "from", "OFFSET", "begin at this offset of the server; -1 is the beginning (when left out), now the end" },
+        {
+          "live", "MODE", "go on with what is appended later: long-poll, sse or auto, which follows the server",
+          choices = LIVE,
+        },
+        READ_JSON,
+        CHECKPOINT,
+      },
+      notes = CHECKPOINT_NOTES,
+      examples = { "weir durable read http://localhost:4437/events --json | jq .name" },
+    },
+    {
+      "tail", "the same, from now on and until the stream is closed", words = { URL },
+      options = {
+        {
+          "from", "OFFSET", "begin at this offset of the server; -1 is the beginning, now the end (when left out, and"
+            .. " there is no checkpoint)",
+        },
+        { "live", "MODE", "how: long-poll, sse or auto (when left out)", choices = LIVE },
+        READ_JSON,
+        CHECKPOINT,
+      },
+      notes = CHECKPOINT_NOTES,
+      examples = { "weir durable tail http://localhost:4437/log --checkpoint log.position >>copy" },
+    },
+    {
+      "head", "print what the server knows of a stream", words = { URL },
+      examples = { "weir durable head http://localhost:4437/log --json | jq -r .offset" },
+    },
+    {
+      "close", "let nothing more be appended: readers come to an end", words = { URL },
+      options = { { "data", "TEXT", "append this in the same step" } },
+      examples = { "weir durable close http://localhost:4437/log --data 'the end'" },
+    },
+    {
+      "delete", "delete a stream", words = { URL },
+      examples = { "weir durable delete http://localhost:4437/log" },
+    },
+    {
+      "fork", "create a stream with what another one has",
+      words = {
+        URL,
+        { "new", "NEW", "the new stream, on the same server", missing = "the URL of the new stream is missing" },
+      },
+      options = {
+        { "at", "OFFSET", "fork there; at the end when left out" },
+        { "skip", "N", "fork so many bytes, or JSON items, after --at", read = COUNT },
+        table.unpack(CREATION),
+      },
+      examples = { "weir durable fork http://localhost:4437/log http://localhost:4437/copy" },
+    },
+  },
+  options = {
+    {
+      "header", "K:V", "send this header with each request, such as 'Authorization: Bearer ...'; may be repeated",
+      many = true, read = arguments.header,
+    },
+    { "json", nil, "print the result as JSON" },
+    {
+      "retries", "N", "repeat a request up to N times, each time after a longer pause: 8; while it follows or appends"
+        .. " lines: for ever", read = COUNT,
+    },
+    { "timeout", "SECONDS", "for one operation, or one attempt to append: 30", read = arguments.seconds },
+    { "ca", "FILE", "certificates to trust" },
+    { "insecure", nil, "trust any certificate" },
+    { "proxy", "URL", "go through this proxy" },
+    { "quiet", nil, "show no progress on the terminal" },
+  },
+  statuses = "0 done, also when the reader of its output went away; 1 it failed; 2 wrong use; 128 + N: read and tail"
+    .. " were interrupted by signal N (SIGHUP, SIGINT, SIGTERM).",
 }
 
 -- What is loaded only when a stream is used, so that the list of commands needs none of it.
@@ -238,7 +302,7 @@ function verbs.create(self)
 end
 
 function verbs.fork(self)
-  local target, err = checked(self.client.stream, self.client, self.options[2])
+  local target, err = checked(self.client.stream, self.client, self.options.new)
   if not target then
     return nil, err
   end
@@ -479,19 +543,16 @@ verbs.tail = verbs.read
 
 -- --- all ----------------------------------------------------------------------------------------
 
-function M.run(args, console)
-  local options, err = arguments.read(args)
-  if not options then
-    return nil, err
-  end
+function M.run(options, console)
   load_modules()
   local self = { options = options, console = console }
   self.terminal = not options.quiet and on_terminal(console.err, 2)
-  self.client, err = open_client(options)
-  if not self.client then
+  local client, err = open_client(options)
+  self.client = client
+  if not client then
     return nil, err
   end
-  self.stream, err = checked(self.client.stream, self.client, options[1])
+  self.stream, err = checked(self.client.stream, self.client, options.url)
   local status
   if self.stream then
     status, err = verbs[options.verb](self)

@@ -4,9 +4,15 @@ local cli = require("weir.cli")
 
 local M = {
   summary = "explain weir, or one of its commands",
-  words = { { "command", "COMMAND", "which command", optional = true } },
+  words = {
+    -- An unknown one is refused below, in the words of an unknown command.
+    { "command", "COMMAND", "which command", optional = true, choices = cli.commands(), read = function(text)
+      return text
+    end },
+    { "verb", "VERB", "which verb of it, such as append of durable", optional = true },
+  },
   options = { { "man", nil, "print the manual page, of all commands, for man -l -" } },
-  examples = { "weir help run", "weir help --man | man -l -" },
+  examples = { "weir help run", "weir help durable append", "weir help --man | man -l -" },
 }
 
 --- Writes the list of commands.
@@ -31,6 +37,17 @@ function M.overview(console, file)
   file:write("wrongly. 'weir help COMMAND' tells more about one of them.\n")
 end
 
+-- The verb of this name; or nil and a usage error.
+local function find_verb(options, command, arguments)
+  local verb = arguments.verb_of(command, { options.verb })
+  if verb then
+    return verb
+  elseif not command.verbs then
+    return nil, cli.usage_error(("%s has no verbs, so '%s' is one word too many"):format(options.command, options.verb))
+  end
+  return nil, cli.usage_error(select(2, arguments.read(options.command, command, { options.verb })))
+end
+
 function M.run(options, console)
   local name = options.command
   if options.man then
@@ -44,23 +61,15 @@ function M.run(options, console)
   if not command then
     return nil, err
   end
-  if command.words or command.options then
-    local arguments
-    arguments, err = cli.arguments()
-    if not arguments then
+  local arguments, verb = require("weir.cli.arguments"), nil
+  if options.verb then
+    verb, err = find_verb(options, command, arguments)
+    if not verb then
       return nil, err
     end
-    local text = arguments.help(name, command):gsub("^Usage:", console:style(console.out, "bold", "%0"))
-    console.out:write(text, "\n")
-    return cli.OK
   end
-  local usage = command.usage and " " .. command.usage or ""
-  local out = console.out
-  out:write(console:style(out, "bold", "Usage:"), " weir ", name, usage, "\n\n")
-  out:write("  ", command.summary, "\n")
-  if command.help then
-    out:write("\n", command.help, "\n")
-  end
+  local text = arguments.help(name, command, verb):gsub("^Usage:", console:style(console.out, "bold", "%0"))
+  console.out:write(text, "\n")
   return cli.OK
 end
 

@@ -38,10 +38,12 @@ local function tagged(out, tag, about)
   out(escape(about))
 end
 
-local function declared(out, command)
-  if command.intro then
-    prose(out, command.intro)
-  end
+local function usage(out, name, command)
+  out(".PP")
+  out((("\\fBweir %s\\fR %s"):format(escape(name), escape(arguments.usage(command))):gsub(" $", "")))
+end
+
+local function words_and_options(out, command)
   for _, word in ipairs(command.words or {}) do
     tagged(out, word[2], word[3])
   end
@@ -49,31 +51,45 @@ local function declared(out, command)
     local short = option.short and ("-%s, "):format(option.short) or ""
     tagged(out, short .. "--" .. option[1] .. (option[2] and " " .. option[2] or ""), option[3])
   end
-  if command.notes then
-    prose(out, command.notes)
+end
+
+local function verbs(out, name, command)
+  for _, verb in ipairs(command.verbs or {}) do
+    usage(out, name .. " " .. verb[1], arguments.of_verb(command, verb))
+    out(".PP")
+    out(escape(verb[2]:gsub("^%l", string.upper)) .. ".")
+    if verb.intro then
+      prose(out, verb.intro)
+    end
+    words_and_options(out, verb)
+    if verb.notes then
+      prose(out, verb.notes)
+    end
   end
-  out(".PP")
-  out("Exit status: " .. escape(command.statuses or arguments.STATUSES))
-  if command.examples then
+  if command.verbs and command.options then
     out(".PP")
-    out("Examples:")
-    out(".PP")
-    verbatim(out, "  " .. table.concat(command.examples, "\n  "))
+    out("With every verb:")
   end
 end
 
 local function section(out, name, command)
   out(".SS " .. name)
-  local usage = arguments.usage(command)
   out(escape(command.summary:gsub("^%l", string.upper)) .. ".")
-  out(".PP")
-  out(("\\fBweir %s\\fR %s"):format(name, escape(usage)))
-  if arguments.declared(command) then
-    return declared(out, command)
-  elseif command.help then
-    out(".PP")
-    verbatim(out, command.help)
+  usage(out, name, command)
+  if command.intro then
+    prose(out, command.intro)
   end
+  verbs(out, name, command)
+  words_and_options(out, command)
+  if command.notes then
+    prose(out, command.notes)
+  end
+  out(".PP")
+  out("Exit status: " .. escape(command.statuses or arguments.STATUSES))
+  out(".PP")
+  out("Examples:")
+  out(".PP")
+  verbatim(out, "  " .. table.concat(arguments.examples(command), "\n  "))
 end
 
 local HEAD = [[

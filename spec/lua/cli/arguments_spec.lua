@@ -18,8 +18,31 @@ local command = {
   examples = { "weir thing a.lua" },
 }
 
+local URL = { "url", "URL", "where", missing = "the URL is missing" }
+
+local several = {
+  summary = "do things",
+  verbs = {
+    { "give", "give it", words = { URL }, options = { { "at", "OFFSET", "where" } }, examples = { "weir x give" } },
+    {
+      "take", "take it", words = { URL, { "new", "NEW", "the other one", optional = true } },
+      options = { { "json", nil, "take JSON" }, { "all", nil, "all of it", exclusive = "a" } },
+      examples = { "weir x take" }, statuses = "0 taken.",
+    },
+    { "grab", "take all", words = { URL }, options = { { "at", "OFFSET", "where it begins" } }, examples = {} },
+  },
+  options = {
+    { "json", nil, "print JSON" },
+    { "only", "NAME", "only this one", exclusive = "a" },
+  },
+}
+
 local function read(...)
   return arguments.read("thing", command, { ... })
+end
+
+local function read_verb(...)
+  return arguments.read("thing", several, { ... })
 end
 
 describe("the arguments of a command", function()
@@ -73,5 +96,48 @@ describe("the arguments of a command", function()
     assert.matches("\n   %-%-env NAME=VALUE +a variable\n", text)
     assert.matches("\nExamples:\n   weir thing a.lua\n", text)
     assert.matches("\nExit status: 0", text)
+  end)
+end)
+
+describe("the verbs of a command", function()
+  it("have words and options of their own, beside those of all", function()
+    assert.same({ verb = "give", url = "u", at = "3", json = true }, read_verb("give", "u", "--at", "3", "--json"))
+    assert.same({ verb = "take", url = "u", new = "v", only = "x" }, read_verb("take", "--only=x", "u", "v"))
+    assert.same({ verb = "take", url = "take" }, read_verb("take", "take"))
+  end)
+
+  it("may come after options, and after --", function()
+    assert.same({ verb = "give", url = "u", at = "take" }, read_verb("--at", "take", "give", "u"))
+    assert.same({ verb = "give", url = "u", at = "take", json = true }, read_verb("--json", "--at=take", "give", "u"))
+    assert.same({ verb = "give", url = "--at" }, read_verb("give", "--", "--at"))
+  end)
+
+  it("are refused with a sentence that says what is wrong", function()
+    for _, each in ipairs({
+      { {}, "what is to be done is missing: one of give, take, grab" },
+      { { "--json" }, "what is to be done is missing: one of give, take, grab" },
+      { { "gvie" }, "VERB must be one of give, take, grab, not 'gvie'; did you mean 'give'?" },
+      { { "give" }, "the URL is missing" },
+      { { "give", "u", "v" }, "one word too many: 'v'" },
+      { { "give", "u", "--all" }, "--all is an option of take" },
+      { { "take", "u", "--at=3" }, "--at is an option of give and grab" },
+      { { "give", "u", "--onyl", "x" }, "unknown option '--onyl'; did you mean '--only'?" },
+      { { "take", "u", "--all", "--only", "x" }, "--all and --only exclude each other" },
+    }) do
+      local value, err = read_verb(table.unpack(each[1]))
+      assert.same({ nil, each[2] }, { value, err })
+    end
+  end)
+
+  it("are explained together and one by one", function()
+    local text = arguments.help("thing", several)
+    assert.matches("^Usage: weir thing VERB %[ARGUMENT%.%.%.%]\n\n  do things\n\nVerbs:\n   give +give it\n", text)
+    assert.matches("\nOptions:\n   %-%-json +print JSON\n", text)
+    assert.matches("\nExamples:\n   weir x give\n   weir x take\n", text)
+    text = arguments.help("thing", several, several.verbs[2])
+    assert.matches("^Usage: weir thing take URL %[NEW%] %[OPTION%.%.%.%]\n\n  take it\n", text)
+    assert.matches("\n   %-%-json +take JSON\n", text)
+    assert.not_matches("print JSON", text)
+    assert.matches("\nExit status: 0 taken%.", text)
   end)
 end)

@@ -8,24 +8,42 @@ after_each(support.clean)
 
 local weir = support.weir
 
-describe("every command that declares its words", function()
+-- Help that names all options and words of a command, with an example and the exit status.
+local function explains(out, called, command)
+  for _, option in ipairs(command.options or {}) do
+    assert.truthy(out:find("\n   --" .. option[1], 1, true) or out:find(", --" .. option[1], 1, true), option[1])
+    assert.matches("%S", option[3])
+  end
+  for _, word in ipairs(command.words or {}) do
+    assert.truthy(out:find("\n   " .. word[2], 1, true), word[2])
+  end
+  assert.matches("\nExamples:\n[^\n]*weir " .. called, out)
+  assert.matches("\nExit status: ", out)
+  assert.not_matches("[ \t]\n", (out:gsub("   \n", "")))
+  for text in out:gmatch("[^\n]+") do
+    assert.is_true(utf8.len(text) <= 100 or text:find("^ +weir ") ~= nil, text)
+  end
+end
+
+describe("every command", function()
   for _, name in ipairs(cli.commands()) do
     local command = cli.load(name)
-    if arguments.declared(command) then
-      it(name .. " has help that names each of them, with examples and exit status", function()
-        local status, out, err = weir(name, "--help")
+    it(name .. " has help that names all it takes, with examples and exit status", function()
+      local status, out, err = weir(name, "--help")
+      assert.same({ 0, "" }, { status, err })
+      explains(out, name, command)
+      assert.same({ 0, out, "" }, { weir("help", name) })
+    end)
+
+    for _, verb in ipairs(command.verbs or {}) do
+      it(("%s %s has such help, too"):format(name, verb[1]), function()
+        local _, overview = weir(name, "-h")
+        assert.truthy(overview:find("\n   " .. verb[1] .. " ", 1, true))
+        local status, out, err = weir(name, verb[1], "--help")
         assert.same({ 0, "" }, { status, err })
-        for _, option in ipairs(command.options or {}) do
-          assert.truthy(out:find("\n   --" .. option[1], 1, true), option[1])
-          assert.matches("%S", option[3])
-        end
-        for _, word in ipairs(command.words or {}) do
-          assert.truthy(out:find("\n   " .. word[2], 1, true), word[2])
-        end
-        assert.matches("\nExamples:\n   weir " .. name, (out:gsub("source <%(", "")))
-        assert.matches("\nExit status: ", out)
-        assert.not_matches("[ \t]\n", (out:gsub("   \n", "")))
-        assert.same({ 0, out, "" }, { weir("help", name) })
+        assert.matches("^Usage: weir " .. name .. " " .. verb[1] .. " %u", out)
+        explains(out, name .. " " .. verb[1], arguments.of_verb(command, verb))
+        assert.same({ 0, out, "" }, { weir("help", name, verb[1]) })
       end)
     end
   end
