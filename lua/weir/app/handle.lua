@@ -358,10 +358,12 @@ local function short_path(pipeline)
   local done, size, same, short, short_time = 0, -1, 0, 0, 0
 
   function counts.gather()
-    counts.consumed, counts.ack = counts.consumed + done, counts.ack + done
+    local busy = current and 1 or 0
+    counts.consumed, counts.ack, ahead = counts.consumed + done + busy - ahead, counts.ack + done, busy
     counts:sized(size, same)
     counts.short, counts.short_time = counts.short + short, counts.short_time + short_time
     done, same, short, short_time = 0, 0, 0, 0
+  local ahead = 0 -- messages that are in `counts` as consumed already, and will be again when they are done
   end
 
   function pipeline.current()
