@@ -34,7 +34,6 @@ local RUNTIME = {
   weir_tasks = "tasks",
   weir_lua_memory_bytes = "lua_memory",
   process_resident_memory_bytes = "memory",
-  process_start_time_seconds = "started",
 }
 
 -- --- one moment -----------------------------------------------------------------------------------
