@@ -37,6 +37,9 @@ local OPTIONS = {
 
 local LABELS = { "app", "broker", "destination", "status" }
 
+-- Names under which somebody waits for a reply, and how many other destinations are counted apart.
+local INBOXES, MOST_NAMES = "^_INBOX[^%w]", 100
+
 -- --- from a value to what is sent -----------------------------------------------------------------
 
 local function add_headers(headers, more)
@@ -129,33 +132,41 @@ end
 
 -- --- sending --------------------------------------------------------------------------------------
 
-local function count(self, out, ok, started)
-  local registry = self.env.metrics
-  if not registry then
-    return
-  end
+-- The families of a registry, and the series that were used; made when something is published first.
+local function open_series(series, registry)
+  series.published = registry:counter("weir_messages_published_total", "Messages published", LABELS)
+  series.durations = registry:histogram("weir_publish_duration_seconds", "Time until the broker has a message",
+    { "app", "broker", "destination" })
+  series.by_name, series.names = {}, 0
+end
+
+-- The series of a destination. That may be anything: all inboxes share one, as they are somebody's for one reply, and
+-- so do those above the limit.
+local function series_of(self, to)
   local series = self.series
-  if not series.published then
-    series.published = registry:counter("weir_messages_published_total", "Messages published", LABELS)
-    series.durations = registry:histogram("weir_publish_duration_seconds", "Time until the broker has a message",
-      { "app", "broker", "destination" })
-    series.by_destination, series.destinations = {}, 0
+  local name = to:find(INBOXES) and "_INBOX" or to
+  local mine = series.by_name[name]
+  if not mine and series.names >= MOST_NAMES then
+    name = "other"
+    mine = series.by_name[name]
   end
-  -- A destination may be anything, such as somebody's inbox: those that are many share a series.
-  local mine = series.by_destination[out.to]
   if not mine then
-    local known = series.destinations < 100
-    local name = known and out.to or "other"
     mine = {
       ok = series.published:with(self.app_name, self.label, name, "ok"),
       error = series.published:with(self.app_name, self.label, name, "error"),
       durations = series.durations:with(self.app_name, self.label, name),
     }
-    if known then
-      series.by_destination[out.to], series.destinations = mine, series.destinations + 1
-    elseif not series.other then
-      series.other = mine
-    end
+    series.by_name[name], series.names = mine, series.names + 1
+  end
+  return mine
+end
+
+local function count(self, out, ok, started)
+  local registry, series = self.env.metrics, self.series
+  if not registry then
+    return
+  elseif not series.published then
+    open_series(series, registry)
   end
   mine[ok and "ok" or "error"]:inc(1)
   mine.durations:observe(now() - started)
@@ -165,6 +176,7 @@ local function tell(self, out)
   local observer = self.env.observer
   if observer and observer.published then
     observer.published(self.label, out.to, out.payload, out.headers)
+  local mine = series.by_name[out.to] or series_of(self, out.to)
   end
 end
 
