@@ -161,4 +161,39 @@ describe("published messages", function()
       support.clean()
     end)
   end)
+
+  it("to inboxes are counted together, as each of them has another name", function()
+    weir.run(function()
+      local app, broker = support.app()
+      app:subscriber("double", { reply = true }, function(value)
+        return value.n * 2
+      end)
+      support.start(app)
+      local requester = broker:publisher()
+      for i = 1, 3 do
+        assert.equal(tostring(i * 2), assert(requester:request("double", ('{"n":%d}'):format(i), {}, 5)).payload)
+      end
+      eventually(function()
+        return gauge(app, "weir_messages_published_total", { destination = "_INBOX", status = "ok" }) == 3
+      end)
+      assert.equal(3, gauge(app, "weir_messages_published_total"))
+      assert.equal(3, gauge(app, "weir_publish_duration_seconds", { destination = "_INBOX" }))
+      support.clean()
+    end)
+  end)
+
+  it("to very many destinations are counted together from some number on", function()
+    weir.run(function()
+      local app = support.app()
+      support.start(app)
+      local publisher = app:publisher()
+      for i = 1, 300 do
+        assert(publisher:publish(i, { to = "to." .. i }))
+      end
+      assert.equal(1, gauge(app, "weir_messages_published_total", { destination = "to.100" }))
+      assert.equal(0, gauge(app, "weir_messages_published_total", { destination = "to.101" }))
+      assert.equal(200, gauge(app, "weir_messages_published_total", { destination = "other" }))
+      support.clean()
+    end)
+  end)
 end)
