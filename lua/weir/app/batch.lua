@@ -55,7 +55,7 @@ end
 
 -- What of the messages gets to the handler: their values, and those messages.
 local function decode_all(pipeline, entry, list, attempt)
-  local counts, shortcut = pipeline.counts, not pipeline.observer and not entry.schema
+  local counts, shortcut = pipeline.counts, not (pipeline.observer or entry.schema or entry.header_schema)
   local decode_payload = entry.codec.decode
   local values, messages, count = {}, list, 0
   counts.consumed = counts.consumed + (attempt and 0 or #list)

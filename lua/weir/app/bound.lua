@@ -32,6 +32,7 @@ local function make(self, running)
     codec = merged.codec or base.codec,
     middleware = merged.publish_middleware,
     schema = good.schema,
+    header_schema = good.header_schema,
     to = good.to,
     headers = good.headers,
     key = good.key,

@@ -21,6 +21,7 @@ local function destination(label, value)
     codec = value.codec and value.codec.name,
     content_type = value.codec and value.codec.content_type,
     schema = value.schema,
+    header_schema = value.header_schema,
   }
 end
 
@@ -59,6 +60,7 @@ local function describe_handler(label, handler)
     codec = handler.codec and handler.codec.name,
     content_type = content_type(handler.codec),
     schema = handler.schema,
+    header_schema = handler.header_schema,
     filter = type(options.filter) == "table" and options.filter or options.filter ~= nil or nil,
     reply = destination(label, handler.reply),
     outputs = outputs,
@@ -139,6 +141,7 @@ function M.describe(app)
       codec = type(codec) == "table" and codec.name or codec,
       content_type = content_type(good.codec or by_label[label] or app.options.codec),
       schema = good.schema,
+      header_schema = good.header_schema,
       source = each.source,
     }
   end

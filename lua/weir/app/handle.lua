@@ -101,6 +101,7 @@ function handle.prepare(pipeline, handler)
     call = chain(middleware, handler.fn),
     codec = handler.codec or require("weir.codec").get("json"),
     schema = handler.schema,
+    header_schema = handler.header_schema,
     timeout = handler.timeout,
     manual = handler.manual or handler.ack == "manual" or nil,
     transactional = handler.transactional,
@@ -131,7 +132,7 @@ end
 
 -- --- decoding -------------------------------------------------------------------------------------
 
---- Decodes and validates. Returns the value; or nil and a failure.
+--- Decodes, and validates the headers and the value. Returns the value; or nil and a failure.
 function handle.decode(entry, message)
   local codec = entry.codec
   local content_type = message.headers["content-type"]
@@ -142,11 +143,15 @@ function handle.decode(entry, message)
   if value == nil then
     return nil, { class = "decode", error = err }
   end
-  if entry.schema then
-    local ok, why = entry.schema:validate(value)
-    if not ok then
-      return nil, { class = "schema", error = why }
-    end
+  local ok, why = true, nil
+  if entry.header_schema then
+    ok, why = entry.header_schema:validate(message.headers)
+  end
+  if ok and entry.schema then
+    ok, why = entry.schema:validate(value)
+  end
+  if not ok then
+    return nil, { class = "schema", error = why }
   end
   return value
 end
@@ -312,7 +317,8 @@ local is_usual = handle.is_usual
 -- Whether nothing stands in the way of the shortest path: one handler, which ends when it returns.
 local function is_plain(pipeline)
   local entry = pipeline.only
-  return entry and not entry.timeout and not entry.manual and not entry.schema and not pipeline.observer
+  return entry and not entry.timeout and not entry.manual and not entry.schema and not entry.header_schema
+    and not pipeline.observer
 end
 
 --- Handles one message; returns when it is settled, or held.
@@ -356,6 +362,7 @@ local function short_path(pipeline)
   -- What is not in `counts` yet: messages that are done; how many of the last had which size; quick ones, and their
   -- time.
   local done, size, same, short, short_time = 0, -1, 0, 0, 0
+  local ahead = 0 -- messages that are in `counts` as consumed already, and will be again when they are done
 
   function counts.gather()
     local busy = current and 1 or 0
@@ -363,7 +370,6 @@ local function short_path(pipeline)
     counts:sized(size, same)
     counts.short, counts.short_time = counts.short + short, counts.short_time + short_time
     done, same, short, short_time = 0, 0, 0, 0
-  local ahead = 0 -- messages that are in `counts` as consumed already, and will be again when they are done
   end
 
   function pipeline.current()

@@ -18,7 +18,8 @@ function inherit.full_name(prefix, name)
   return prefix .. name
 end
 
---- A destination as `{ to, broker, codec, schema }`, with the prefix before its name; `to` stays true where it is.
+--- A destination as `{ to, broker, codec, schema, header_schema }`, with the prefix before its name; `to`
+-- stays true where it is.
 function inherit.place(prefix, value)
   if type(value) == "string" then
     return { to = inherit.full_name(prefix, value) }
@@ -26,7 +27,7 @@ function inherit.place(prefix, value)
   local to = value.to
   local copy = { to = type(to) == "string" and inherit.full_name(prefix, to) or to, broker = value.broker }
   copy.codec = value.codec and codec.get(value.codec) or nil
-  copy.schema = settings.schema_of(value.schema)
+  copy.schema, copy.header_schema = settings.schema_of(value.schema), settings.header_schema_of(value.header_schema)
   return copy
 end
 

@@ -123,8 +123,8 @@ end
 
 --- Makes a publisher for hooks and for tasks beside the handlers (which have `ctx:publish`). It can be made at any time
 -- and publishes while the application runs.
--- @tparam[opt] table options `broker` (a label), `to`, `codec`, `schema`, `headers`, `key`, `options` (the broker's),
---   `middleware`, `name` (for documents)
+-- @tparam[opt] table options `broker` (a label), `to`, `codec`, `schema`, `header_schema`, `headers`, `key`,
+--   `options` (the broker's), `middleware`, `name` (for documents)
 -- @return it, with `publish`, `publish_batch`, `request`, `transaction` and `flush` of `weir.app.publisher`
 function App:publisher(options)
   if options ~= nil and type(options) ~= "table" then

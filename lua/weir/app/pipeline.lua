@@ -208,8 +208,9 @@ local function base_publisher(self, label)
   return found
 end
 
--- The publisher of a handler for a broker: with the handler's codec and middleware.
-local function publisher_of(self, entry, label)
+-- The publisher of a handler for a broker: with the handler's codec and middleware, and perhaps for headers that fit a
+-- schema.
+local function publisher_of(self, entry, label, header_schema)
   label = label or self.label
   entry.publishers = entry.publishers or {}
   local found = entry.publishers[label or ""]
@@ -221,12 +222,17 @@ local function publisher_of(self, entry, label)
     found = base:with({ codec = entry.codec, middleware = entry.publish_middleware })
     entry.publishers[label or ""] = found
   end
-  return found
+  return header_schema and found:with({ header_schema = header_schema }) or found
 end
 
 --- Publishes because of a message.
-function Pipeline:publish(ctx, value, options)
-  local of_handler, err = publisher_of(self, ctx.entry, options.broker)
+-- @param ctx
+-- @param value
+-- @tparam table options
+-- @param[opt] header_schema of `weir.app.header_schema`
+-- @treturn boolean true; or nil and an error
+function Pipeline:publish(ctx, value, options, header_schema)
+  local of_handler, err = publisher_of(self, ctx.entry, options.broker, header_schema)
   if not of_handler then
     return nil, err
   end

@@ -89,7 +89,8 @@ local function make_headers(self, chosen, options, ctx)
 end
 
 -- What middleware sees: `to`, `value`, `headers`, `options` (the broker's), `payload` (nil until the value is encoded),
--- `codec`, `broker` (its label), and `ctx`, the context of the message that led to it, if there is one.
+-- `codec`, `broker` (its label), `header_schema`, and `ctx`, the context of the message that led to it, if there is
+-- one.
 local function make_out(self, value, options, ctx)
   if value == nil then
     error("publish: a value is expected, not nil", 0)
@@ -107,11 +108,18 @@ local function make_out(self, value, options, ctx)
     options = options.options or self.options,
     codec = chosen,
     broker = self.label,
+    header_schema = self.header_schema,
     ctx = ctx,
   }
 end
 
 local function encode(self, out)
+  if out.header_schema then
+    local ok, err = out.header_schema:validate(out.headers)
+    if not ok then
+      return nil, err
+    end
+  end
   if out.payload ~= nil then
     return true
   end
@@ -168,6 +176,7 @@ local function count(self, out, ok, started)
   elseif not series.published then
     open_series(series, registry)
   end
+  local mine = series.by_name[out.to] or series_of(self, out.to)
   mine[ok and "ok" or "error"]:inc(1)
   mine.durations:observe(now() - started)
 end
@@ -176,7 +185,6 @@ local function tell(self, out)
   local observer = self.env.observer
   if observer and observer.published then
     observer.published(self.label, out.to, out.payload, out.headers)
-  local mine = series.by_name[out.to] or series_of(self, out.to)
   end
 end
 
@@ -389,9 +397,10 @@ end
 local Transaction = { __name = "weir.app.transaction" }
 Transaction.__index = Transaction
 
---- Publishes within the transaction; as the publisher's `publish`.
-function Transaction:publish(value, options, ctx)
-  return result_of(self.send(checked(2, make_out, self.publisher, value, options, ctx)))
+--- Publishes within the transaction; as the publisher's `publish`, or that of another one of the same broker, which has
+-- other settings.
+function Transaction:publish(value, options, ctx, publisher_)
+  return result_of(self.send(checked(2, make_out, publisher_ or self.publisher, value, options, ctx)))
 end
 
 --- Makes everything visible at once.
@@ -469,7 +478,7 @@ local function make(self)
   return setmetatable(self, Publisher)
 end
 
---- The same with other settings: `codec`, `schema`, `middleware`, `to`, `headers`, `key`, `options`.
+--- The same with other settings: `codec`, `schema`, `header_schema`, `middleware`, `to`, `headers`, `key`, `options`.
 function Publisher:with(settings)
   local new = {}
   for name, value in pairs(self) do
@@ -494,6 +503,7 @@ end
 -- @tparam[opt] table spec.env `app`, `metrics`, `observer`
 -- @param[opt="json"] spec.codec
 -- @tparam[opt] spec.schema values are validated by it
+-- @tparam[opt] spec.header_schema of `weir.app.header_schema`: headers are validated by it
 -- @tparam[opt] {function,...} spec.middleware `function(out, next) ... return next(out) end`, the outer ones first
 -- @tparam[opt] string spec.to destination, where a publish names none
 -- @tparam[opt] table spec.headers of every message
@@ -519,6 +529,7 @@ function publisher.new(spec)
     app_name = app and (app.title or app.name) or "",
     codec = codec.get(spec.codec or "json"),
     schema = spec.schema,
+    header_schema = spec.header_schema,
     middleware = spec.middleware or {},
     to = spec.to,
     headers = spec.headers,

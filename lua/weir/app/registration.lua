@@ -4,10 +4,10 @@
 -- A registration is a table: `id` (unique among those of a broker), `broker` (`{ label, broker }`),
 -- `descriptor`, `spec` (what the descriptor was made from), `workers` (`{ count, by }`), `batch` (`{ max, linger }` or
 -- nil), `source` ("file:line") and `handlers`, a list in which the one without a filter is the last. A handler has
--- `id`, `fn`, `filter` (`function(ctx, value)` or nil), `codec`, `schema`, `timeout`, `reply` (true or a destination),
--- `outputs` (names to destinations), `manual` (it settles itself), `transactional`, `middleware`, `publish_middleware`,
--- `policy` and `source`. A destination is a name, or `{ to, broker, codec, schema }`; that of a reply may have true as
--- `to`.
+-- `id`, `fn`, `filter` (`function(ctx, value)` or nil), `codec`, `schema`, `header_schema`, `timeout`, `reply` (true or
+-- a destination), `outputs` (names to destinations), `manual` (it settles itself), `transactional`, `middleware`,
+-- `publish_middleware`, `policy` and `source`. A destination is a name, or `{ to, broker, codec, schema,
+-- header_schema }`; that of a reply may have true as `to`.
 -- @module weir.app.registration
 
 local inherit = require("weir.app.inherit")
@@ -129,7 +129,7 @@ local function destination(self, link, prefix, value, source)
   elseif place.broker == link.label then
     place.broker = nil
   end
-  return (place.broker or place.codec or place.schema) and place or place.to
+  return (place.broker or place.codec or place.schema or place.header_schema) and place or place.to
 end
 
 local function add_reply(self, handler, good, link, prefix, what)
@@ -188,6 +188,7 @@ local function make_handler(self, entry, good, scope, link, what)
     filter = good.filter and compile_filter(good.filter),
     codec = merged.codec,
     schema = good.schema,
+    header_schema = good.header_schema,
     timeout = merged.timeout,
     manual = good.ack == "manual" or nil,
     transactional = good.transactional or nil,

@@ -159,25 +159,39 @@ local function a_codec(list, path, value)
   end
 end
 
--- The schemas of descriptions that were given in place of one.
+-- The schemas of payloads, and those of headers, that descriptions were made into.
 local made = setmetatable({}, { __mode = "k" })
+local made_of_headers = setmetatable({}, { __mode = "k" })
 
-local function a_schema(list, path, value)
-  local schema = require("weir.schema")
-  if schema.is(value) or made[value] then
-    return
-  elseif type(value) ~= "table" then
-    return expected("a schema, or a table that describes one, as for weir.schema")(list, path, value)
+-- A schema, kept in `into` unless it is what `make` makes.
+local function schema_rule(into, is, make)
+  return function(list, path, value)
+    if is(value) or (value ~= nil and into[value]) then
+      return
+    elseif type(value) ~= "table" then
+      return expected("a schema, or a table that describes one, as for weir.schema")(list, path, value)
+    end
+    local ok, result = pcall(make, value)
+    if ok then
+      into[value] = result
+      return
+    end
+    local why = type(result) == "table" and result.message or tostring(result):gsub("^[^\n:]-:%d+: ", "")
+    list[#list + 1] = ("'%s': %s"):format(path, why)
   end
-  local ok, result, err = pcall(schema, value)
-  if ok and result then
-    made[value] = result
-    return
-  end
-  local why = ok and err or result
-  why = type(why) == "table" and why.message or tostring(why):gsub("^[^\n:]-:%d+: ", "")
-  list[#list + 1] = ("'%s': %s"):format(path, why)
 end
+
+local a_schema = schema_rule(made, function(value)
+  return require("weir.schema").is(value)
+end, function(value)
+  return require("weir.schema")(value)
+end)
+
+local a_header_schema = schema_rule(made_of_headers, function(value)
+  return require("weir.app.header_schema").is(value)
+end, function(value)
+  return require("weir.app.header_schema").new(value)
+end)
 
 local function a_log(list, path, value)
   if type(value) ~= "table" then
@@ -236,7 +250,7 @@ local on_failure = fields({
 }, action)
 
 local place = { to = text, broker = text }
-local output_place = { to = text, broker = text, codec = a_codec, schema = a_schema }
+local output_place = { to = text, broker = text, codec = a_codec, schema = a_schema, header_schema = a_header_schema }
 local reply_place = {
   to = rule("a name, or true for where the message asks for it", function(value)
     return value == true or (type(value) == "string" and value ~= "")
@@ -244,6 +258,7 @@ local reply_place = {
   broker = text,
   codec = a_codec,
   schema = a_schema,
+  header_schema = a_header_schema,
 }
 
 local dead_letter = fields(place, rule("a name, a table with 'to', or false", function(value)
@@ -292,6 +307,11 @@ function settings.schema_of(value)
   return value and made[value] or value
 end
 
+--- The same of the option `header_schema`.
+function settings.header_schema_of(value)
+  return value and made_of_headers[value] or value
+end
+
 -- --- which level has which ------------------------------------------------------------------------
 
 local inherited = {
@@ -317,7 +337,8 @@ local function level(own)
 end
 
 local function subscription(own)
-  own.name, own.broker, own.filter, own.schema = text, text, filter, a_schema
+  own.name, own.broker, own.filter = text, text, filter
+  own.schema, own.header_schema = a_schema, a_header_schema
   own.reply, own.outputs = reply, outputs
   own.ack = one_of({ "auto", "manual" })
   own.transactional = flag
@@ -349,6 +370,7 @@ local levels = {
     to = text,
     codec = a_codec,
     schema = a_schema,
+    header_schema = a_header_schema,
     headers = table_,
     key = text,
     name = text,
@@ -381,7 +403,7 @@ function settings.check(kind, options)
     local before = #problems
     check_fields(problems, "", { [name] = value }, rules)
     if #problems == before then
-      good[name] = name == "schema" and made[value] or value
+      good[name] = name == "schema" and made[value] or name == "header_schema" and made_of_headers[value] or value
     end
   end
   table.sort(problems)

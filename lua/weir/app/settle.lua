@@ -303,7 +303,7 @@ local function reply_place(job)
   if reply and not open then
     return reply
   elseif asked_for and open and reply ~= true then
-    return { to = asked_for, codec = reply.codec, schema = reply.schema }
+    return { to = asked_for, codec = reply.codec, schema = reply.schema, header_schema = reply.header_schema }
   elseif asked_for then
     return asked_for
   end
@@ -332,7 +332,7 @@ local function answer(pipeline, job, place, value)
     ok, err = place.schema:validate(value)
   end
   if ok then
-    ok, err = pipeline:publish(job.ctx, value, options)
+    ok, err = pipeline:publish(job.ctx, value, options, type(place) == "table" and place.header_schema or nil)
   end
   if not ok then
     local message = "what the handler answered could not be published to '%s': %s"

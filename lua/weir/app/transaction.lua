@@ -46,7 +46,7 @@ function transaction.publish(publisher, ctx, value, options)
     end
     mark.transaction = begun
   end
-  return mark.transaction:publish(value, options, ctx)
+  return mark.transaction:publish(value, options, ctx, publisher)
 end
 
 --- Commits what a message has led to.

@@ -264,6 +264,31 @@ describe("app:publisher", function()
     assert.matches("must be at most 10, not 16", table.concat(lines, "\n"))
   end)
 
+  it("is answered by what has the headers that the reply is to have", function()
+    local app, _, lines = support.app({ retry = false, on_failure = "drop" })
+    local headers = { properties = { tenant = "string" } }
+    app:subscriber("double", { header_schema = headers, reply = { to = true, header_schema = headers } },
+      function(number, ctx)
+        return weir.reply(number * 2, { headers = number > 1 and { tenant = ctx.headers.tenant } or nil })
+      end)
+    app:batch("all", { header_schema = headers }, function(list)
+      return list[1] == "fits"
+    end)
+    local double = app:publisher({ to = "double", header_schema = headers })
+    start(app)
+    local answer, message = double:request(4, { headers = { Tenant = "blue" } }, 5)
+    assert.same({ 8, "blue" }, { answer, message.headers.tenant })
+    assert.equal("timeout", select(2, double:request(1, { headers = { tenant = "blue" } }, 0.05)).code)
+    assert.equal("schema", select(2, double:request(4, nil, 5)).code)
+    local all = app:publisher({ to = "all" })
+    all:publish("does not fit")
+    eventually(function()
+      local text = table.concat(lines, "\n")
+      return text:find("not be published to '[^']*': headers: tenant: is missing")
+        and text:find("destination=all error=\"[^\"]*headers: tenant: is missing")
+    end)
+  end)
+
   it("publishes several, and goes through the middleware of the application and its broker", function()
     local order = {}
     local function note(name)

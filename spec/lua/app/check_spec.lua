@@ -250,6 +250,21 @@ describe("the check of an application", function()
     end)), "'schema' must be a schema, or a table that describes one, as for weir.schema, not 5")
   end)
 
+  it("refuses a schema of headers that none can have", function()
+    for wrong, message in pairs({
+      [{ properties = { a = "strin" } }] = "unknown type 'strin'",
+      [{ properties = { a = { items = "string" } } }] = "properties.a: a header is a text, or what a text can say",
+      [{ properties = { a = "string", A = "string" } }] = "'a' is there twice; the names of headers have no case",
+      [{ type = "string" }] = "headers are an object",
+    }) do
+      has(mistakes(new(function(app)
+        app:subscriber("a", { header_schema = wrong }, nothing)
+        app:publisher({ to = "a", header_schema = wrong })
+        app:batch("b", { reply = { to = true, header_schema = wrong } }, nothing)
+      end)), "'header_schema': schema: ", message, "batch 'b': 'reply.header_schema'", "publisher: 'header_schema'")
+    end
+  end)
+
   it("makes a schema of a table that describes one", function()
     local app = new(function(app)
       app:subscriber("a", { schema = { properties = { id = "string" } } }, nothing)

@@ -1,5 +1,6 @@
 local cjson = require("cjson")
 local errors = require("weir.errors")
+local header_schema = require("weir.app.header_schema")
 local outcome = require("weir.outcome")
 local pipe = require("spec.lua.app.pipe")
 local publisher = require("weir.app.publisher")
@@ -81,6 +82,30 @@ describe("publishing", function()
       assert.is_nil(ok)
       assert.equal("schema", err.code)
       assert.is_true(strict:publish({ id = 1 }, { to = "out" }))
+    end)
+  end)
+
+  it("checks the schema of the headers, those that middleware has added, too", function()
+    run(function(t)
+      local out = t:spy("out")
+      local strict = t.publisher:with({
+        to = "out",
+        header_schema = header_schema.new({
+          properties = { tenant = "string", tries = { type = "integer", maximum = 3 } },
+        }),
+        middleware = { function(message, next)
+          message.headers.tenant = message.value == 0 and "x" or nil
+          return next(message)
+        end },
+      })
+      local ok, err = strict:publish(1, { headers = { tries = 2 } })
+      assert.is_nil(ok)
+      assert.same({ "schema", "headers" }, { err.code, err.part })
+      assert.equal("headers: tenant: is missing", err.message)
+      assert.matches("at most 3, not 4", select(2, strict:publish(0, { headers = { tries = 4 } })).message)
+      assert.matches("is missing", select(2, strict:publish_batch({ { value = 1 } })).message)
+      assert.is_true(strict:publish(0, { headers = { Tries = 2 } }))
+      assert.equal("2", one(t, out).headers.tries)
     end)
   end)
 

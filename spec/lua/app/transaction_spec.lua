@@ -1,3 +1,4 @@
+local header_schema = require("weir.app.header_schema")
 local pipe = require("spec.lua.app.pipe")
 local support = require("spec.lua.app.support")
 local weir = require("weir")
@@ -15,6 +16,29 @@ local function options(more)
 end
 
 describe("a transactional handler", function()
+  it("publishes nothing when the headers of an output do not fit their schema", function()
+    run(function(t)
+      local a = t:spy("a")
+      local running = t:start("in", options({
+        outputs = {
+          a = "a",
+          b = { to = "b", header_schema = header_schema.new({ properties = { kind = { enum = { "b" } } } }) },
+        },
+        policy = { retry = { max_attempts = 1 } },
+      }), function(value)
+        return weir.outputs({ a = value, b = weir.reply(value, { headers = { kind = value.kind } }) })
+      end)
+      t:send("in", { kind = "x" })
+      t:counted(running, "drop", 1)
+      assert.equal(0, #a)
+      t:send("in", { kind = "b" })
+      t:counted(running, "ack", 1)
+      t:until_true(function()
+        return #a == 1
+      end)
+    end)
+  end)
+
   it("publishes outputs and what it publishes itself when it ends, before its message is acknowledged", function()
     run(function(t)
       local a, b = t:spy("a"), t:spy("b")
