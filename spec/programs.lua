@@ -2,6 +2,7 @@
 -- spec/run puts those that do first in the PATH.
 local environment = require("spec.environment")
 local luv = require("luv")
+local shell = require("spec.house.shell")
 local weir = require("weir")
 
 local M = {}
@@ -113,6 +114,18 @@ function M.run(words, seconds)
   local status, out, err = program:wait(seconds)
   program:discard()
   return status, out, err
+end
+
+--- Runs a command line of sh on a terminal of 100 columns: what `run` returns; nil where there is no terminal.
+function M.on_terminal(line, seconds)
+  if shell.run("script -qec true /dev/null") ~= 0 then
+    return nil
+  end
+  -- The sanitizer, if any, is for Lua alone.
+  local preload = os.getenv("LD_PRELOAD")
+  preload = preload and "LD_PRELOAD=" .. shell.quote(preload) .. " " or ""
+  local inner = "stty cols 100; TERM=xterm " .. preload .. line
+  return M.run({ "env", "-u", "LD_PRELOAD", "script", "-qec", inner, "/dev/null" }, seconds)
 end
 
 return M

@@ -52,6 +52,13 @@ function M.write(path, text, executable)
   end
 end
 
+--- Adds to the end of a file.
+function M.append(path, text)
+  local file = assert(io.open(path, "a"))
+  file:write(text)
+  file:close()
+end
+
 --- The text of a file, or nil.
 function M.read(path)
   local file = io.open(path, "r")

@@ -1,21 +1,11 @@
 local programs = require("spec.programs")
+local scope = require("spec.lua.scope")
 local servers = require("spec.lua.nats_server")
 local weir = require("weir")
 
 local FILE = "examples/bakery.lua"
 
-local undo = {}
-
-after_each(function()
-  for _, fn in ipairs(undo) do
-    fn()
-  end
-  undo = {}
-end)
-
-local function finally_(fn)
-  table.insert(undo, 1, fn)
-end
+after_each(scope.close)
 
 describe(FILE, function()
   it("has its wiring right", function()
@@ -28,20 +18,17 @@ describe(FILE, function()
       return pending("nats-server is not installed: spec/setup test")
     end
     local server = servers.start({ jetstream = true })
-    finally_(function()
+    scope.finally(function()
       server:stop()
     end)
     local broker = weir.broker(server.url, { jetstream = true })
     assert(broker:connect(10))
-    finally_(function()
+    scope.finally(function()
       broker:shutdown(1)
     end)
     local function start()
       local words = { "lua5.4", "lua/bin/weir", "run", FILE, "--log-level", "info", "--env", "BROKER=" .. server.url }
-      local program = programs.start(words)
-      finally_(function()
-        program:discard()
-      end)
+      local program = scope.start(words)
       program:await(function()
         return program:err():find("started")
       end)

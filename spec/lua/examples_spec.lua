@@ -1,45 +1,14 @@
 local luv = require("luv")
 local programs = require("spec.programs")
+local scope = require("spec.lua.scope")
 local shell = require("spec.house.shell")
 local support = require("spec.lua.support")
 local weir = require("weir")
 
 local TAIL = "examples/tail/"
-local run = programs.run
+local run, start, scratch, write = programs.run, scope.start, scope.directory, shell.write
 
--- Everything that a test made, to be undone in turn.
-local undo = {}
-
-local function finally_(fn)
-  table.insert(undo, 1, fn)
-end
-
-local function start(words)
-  local program = programs.start(words)
-  finally_(function()
-    program:discard()
-  end)
-  return program
-end
-
-local function scratch()
-  local path, remove = shell.scratch()
-  finally_(remove)
-  return path
-end
-
-local function write(path, text, mode)
-  local file = assert(io.open(path, mode or "wb"))
-  file:write(text)
-  file:close()
-end
-
-after_each(function()
-  for _, fn in ipairs(undo) do
-    fn()
-  end
-  undo = {}
-end)
+after_each(scope.close)
 
 local function files_of_examples()
   local list = {}
@@ -107,7 +76,7 @@ local function publish(path, ...)
   local producer = start({ "lua5.4", TAIL .. "producer.lua", path, "--listen", "unix://" .. socket, ... })
   producer:await_output("listening on")
   local net = assert(weir.network({ peers = "unix://" .. socket }))
-  finally_(function()
+  scope.finally(function()
     net:close(0)
   end)
   return net:consume("tail", { codec = "msgpack", max_message = "2 MiB" }), producer
@@ -174,7 +143,7 @@ describe("the producer of examples/tail", function()
     write(path, "one\ntw")
     local consumer = publish(path)
     assert.equal("one", consumer:recv(20).text)
-    write(path, "o\nthree\n", "ab")
+    shell.append(path, "o\nthree\n")
     assert.equal("two", consumer:recv(20).text)
     assert.equal("three", consumer:recv(20).text)
   end)
@@ -194,7 +163,7 @@ describe("the producer of examples/tail", function()
     local consumer = publish(path)
     assert.equal("old", consumer:recv(20).text)
     assert(os.rename(path, path .. ".1"))
-    write(path .. ".1", "still old\n", "ab")
+    shell.append(path .. ".1", "still old\n")
     assert.equal("still old", consumer:recv(20).text)
     write(path .. ".new", "new\n")
     assert(os.rename(path .. ".new", path))
@@ -272,7 +241,7 @@ describe("the producer of examples/tail", function()
     local path = scratch() .. "/log"
     write(path, "a\n")
     local net = assert(weir.network({ listen = "tcp://127.0.0.1:0" }))
-    finally_(function()
+    scope.finally(function()
       net:close(0)
     end)
     fails("in_use: cannot listen on tcp://127.0.0.1", path, "--listen", net:addresses()[1])
@@ -297,7 +266,7 @@ end)
 -- A node of this process that a consumer process can reach.
 local function listen(codec)
   local net = assert(weir.network({ listen = "unix://" .. support.socket_path() }))
-  finally_(function()
+  scope.finally(function()
     net:close(0)
   end)
   return net:produce("tail", { codec = codec }), net:addresses()[1]
@@ -393,17 +362,6 @@ local function short_log()
   return path
 end
 
--- Runs a command on a terminal; nil where there is none. The sanitizer, if any, is for Lua alone.
-local function on_terminal(command)
-  if shell.run("script -qec true /dev/null") ~= 0 then
-    return nil
-  end
-  local preload = os.getenv("LD_PRELOAD")
-  preload = preload and "LD_PRELOAD=" .. shell.quote(preload) .. " " or ""
-  local inner = "stty cols 100; TERM=xterm " .. preload .. command
-  return run({ "env", "-u", "LD_PRELOAD", "script", "-qec", inner, "/dev/null" }, 90)
-end
-
 -- The rows of the table: name -> received, dropped.
 local function rows(out)
   local found = {}
@@ -467,7 +425,7 @@ describe("examples/tail/demo.lua", function()
   end)
 
   it("overwrites one line on a terminal", function()
-    local status, out = on_terminal("lua5.4 examples/tail/demo.lua --seconds 1 " .. short_log())
+    local status, out = programs.on_terminal("lua5.4 examples/tail/demo.lua --seconds 1 " .. short_log())
     if not status then
       return pending("there is no pseudo-terminal, or no script to make one")
     end
@@ -477,7 +435,7 @@ describe("examples/tail/demo.lua", function()
   end)
 
   it("writes no colours where NO_COLOR is set", function()
-    local status, out = on_terminal("NO_COLOR=1 lua5.4 examples/tail/demo.lua --seconds 1 " .. short_log())
+    local status, out = programs.on_terminal("NO_COLOR=1 lua5.4 examples/tail/demo.lua --seconds 1 " .. short_log())
     if not status then
       return pending("there is no pseudo-terminal, or no script to make one")
     end

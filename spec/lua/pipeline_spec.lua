@@ -1,28 +1,12 @@
 local programs = require("spec.programs")
+local scope = require("spec.lua.scope")
 local servers = require("spec.lua.nats_server")
 local shell = require("spec.house.shell")
 
 local APP, DEMO = "examples/pipeline/app.lua", "examples/pipeline/demo.lua"
 local SAMPLE = "examples/pipeline/sample.log"
 
-local undo = {}
-
-local function finally_(fn)
-  table.insert(undo, 1, fn)
-end
-
-after_each(function()
-  for _, fn in ipairs(undo) do
-    fn()
-  end
-  undo = {}
-end)
-
-local function scratch()
-  local directory, remove = shell.scratch()
-  finally_(remove)
-  return directory
-end
+after_each(scope.close)
 
 local function words(env)
   local list = { "lua5.4", "lua/bin/weir", "run", APP, "--log-level", "warn", "--env", "CATALOGUE=/nowhere" }
@@ -73,7 +57,7 @@ describe(APP, function()
   end
 
   it("runs on a durable memory broker", function()
-    local status, out, err = run({ "FILE=" .. SAMPLE, "BROKER=memory://" .. scratch() })
+    local status, out, err = run({ "FILE=" .. SAMPLE, "BROKER=memory://" .. scope.directory() })
     assert.equal(0, status, err)
     assert_sums(out)
   end)
@@ -83,7 +67,7 @@ describe(APP, function()
       return pending("nats-server is not installed: spec/setup test")
     end
     local server = servers.start({ jetstream = true })
-    finally_(function()
+    scope.finally(function()
       server:stop()
     end)
     local status, out, err = run({ "FILE=" .. SAMPLE, "BROKER=" .. server.url })
@@ -92,12 +76,12 @@ describe(APP, function()
   end)
 
   it("takes lines that are anything", function()
-    local path = scratch() .. "/log"
-    local file = assert(io.open(path, "wb"))
-    file:write("\n", "no log at all\n", "\255\254 \0 bytes\n", ("x"):rep(100000), "\n",
-      "2026-01-02 03:04:05 startup archives unpack\n", "2026-01-02 03:04:05 status installed tea:all 1.0\n",
-      "2026-01-02 03:04:05 frobnicate tea:all 1.0 2.0\n", "2026-01-02 03:04:05 install libtea:all <none> 2.0")
-    file:close()
+    local path = scope.directory() .. "/log"
+    shell.write(path, table.concat({
+      "", "no log at all", "\255\254 \0 bytes", ("x"):rep(100000),
+      "2026-01-02 03:04:05 startup archives unpack", "2026-01-02 03:04:05 status installed tea:all 1.0",
+      "2026-01-02 03:04:05 frobnicate tea:all 1.0 2.0", "2026-01-02 03:04:05 install libtea:all <none> 2.0",
+    }, "\n"))
     local status, out, err = run({ "FILE=" .. path })
     assert.equal(0, status, err)
     local found = sums(out)
@@ -105,8 +89,8 @@ describe(APP, function()
   end)
 
   it("ends at once when there is nothing in the file", function()
-    local path = scratch() .. "/log"
-    assert(io.open(path, "wb")):close()
+    local path = scope.directory() .. "/log"
+    shell.write(path, "")
     local status, out = run({ "FILE=" .. path })
     assert.equal(0, status)
     assert.equal(0, sums(out).lines)
@@ -118,17 +102,6 @@ describe(APP, function()
     assert.matches("weir: [^\n]*/nowhere: No such file or directory\n$", err)
   end)
 end)
-
--- Runs a command on a terminal; nil where there is none. The sanitizer, if any, is for Lua alone.
-local function on_terminal(command)
-  if shell.run("script -qec true /dev/null") ~= 0 then
-    return nil
-  end
-  local preload = os.getenv("LD_PRELOAD")
-  preload = preload and "LD_PRELOAD=" .. shell.quote(preload) .. " " or ""
-  local inner = "stty cols 100; TERM=xterm " .. preload .. command
-  return programs.run({ "env", "-u", "LD_PRELOAD", "script", "-qec", inner, "/dev/null" }, 60)
-end
 
 describe(DEMO, function()
   it("explains itself", function()
@@ -147,7 +120,7 @@ describe(DEMO, function()
   end)
 
   it("overwrites its table on a terminal", function()
-    local status, out = on_terminal("lua5.4 " .. DEMO .. " " .. SAMPLE)
+    local status, out = programs.on_terminal("lua5.4 " .. DEMO .. " " .. SAMPLE)
     if not status then
       return pending("there is no pseudo-terminal, or no script to make one")
     end
@@ -157,7 +130,7 @@ describe(DEMO, function()
   end)
 
   it("writes no colours where NO_COLOR is set", function()
-    local status, out = on_terminal("NO_COLOR=1 lua5.4 " .. DEMO .. " " .. SAMPLE)
+    local status, out = programs.on_terminal("NO_COLOR=1 lua5.4 " .. DEMO .. " " .. SAMPLE)
     if not status then
       return pending("there is no pseudo-terminal, or no script to make one")
     end
@@ -173,10 +146,7 @@ describe(DEMO, function()
   end)
 
   it("can be interrupted", function()
-    local program = programs.start({ "lua5.4", DEMO, SAMPLE })
-    finally_(function()
-      program:discard()
-    end)
+    local program = scope.start({ "lua5.4", DEMO, SAMPLE })
     program:await_output("published [1-9]%d* of 301()")
     program:kill("sigint")
     local status, out = program:wait()

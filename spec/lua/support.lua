@@ -27,6 +27,13 @@ function support.fails(code, value, err)
   return err
 end
 
+--- The body of a test that runs in a task: busted's own coroutine may wait too, but has no tasks beside it.
+function support.in_task(fn)
+  return function()
+    return tasks.run(fn)
+  end
+end
+
 local function read(path)
   local file = assert(io.open(path, "rb"))
   local text = file:read("a")
