@@ -1,34 +1,12 @@
 local arguments = require("weir.cli.arguments")
-local durable = require("weir.durable")
 local here = require("spec.lua.durable.support")
 local output = require("weir.cli.durable.output")
 local programs = require("spec.programs")
+local scope = require("spec.lua.scope")
 local shell = require("spec.house.shell")
 local weir = require("weir")
 
-local count = 0
-local function fresh()
-  count = count + 1
-  return ("/cli-%d-%d"):format(os.time(), count)
-end
-
-local undo = {}
-
-local function finally_(fn)
-  table.insert(undo, 1, fn)
-end
-
-local function scratch()
-  local path, remove = shell.scratch()
-  finally_(remove)
-  return path
-end
-
-local function write(path, text)
-  local file = assert(io.open(path, "wb"))
-  file:write(text)
-  file:close()
-end
+local scratch, write = scope.directory, shell.write
 
 -- Words for `sh -c`: the command with its arguments, and what is around it.
 local function line(format, ...)
@@ -54,12 +32,7 @@ local function fails(status, pattern, got, out, err)
   assert.not_matches("traceback", err)
 end
 
-after_each(function()
-  for _, fn in ipairs(undo) do
-    fn()
-  end
-  undo = {}
-end)
+after_each(scope.close)
 
 describe("weir durable", function()
   it("is used wrongly with status 2 and says what is missing", function()
@@ -106,38 +79,22 @@ describe("the items of a JSON array", function()
 end)
 
 describe("weir durable at the reference server", function()
-  if not here.available() then
-    pending("the reference server is not installed: spec/setup test")
+  local client, server
+  if not here.reference(function(...) client, server = ... end) then
     return
   end
-  local server, client
-
-  setup(function()
-    server = here.server()
-    client = durable.client({ base_url = server.url })
-  end)
-
-  teardown(function()
-    client:close()
-    server:stop()
-  end)
 
   local function created(content_type, data)
-    local stream = client:stream(fresh(), { content_type = content_type })
-    assert(stream:create({ data = data }))
+    local stream = here.stream(client, content_type, data)
     return stream, stream.url
   end
 
   local function start(...)
-    local program = programs.start({ "sh", "-c", line(...) })
-    finally_(function()
-      program:discard()
-    end)
-    return program
+    return scope.start({ "sh", "-c", line(...) })
   end
 
   it("creates, describes, closes and deletes", function()
-    local url = server.url .. fresh()
+    local url = server.url .. here.path()
     assert.same({ 0, "", "" }, { command("create", url, "--content-type", "text/plain", "--ttl", "3600") })
     local status, out = command("create", url, "--content-type", "text/plain", "--ttl", "3600", "--json")
     assert.equal(0, status)
@@ -158,7 +115,7 @@ describe("weir durable at the reference server", function()
 
   it("forks", function()
     local _, url = created("text/plain", "abcdef")
-    local other = server.url .. fresh()
+    local other = server.url .. here.path()
     local offset = "0000000000000000_0000000000000000"
     assert.same({ 0, "", "" }, { command("fork", url, other, "--at", offset, "--skip", "3") })
     assert.same({ 0, "abc", "" }, { command("read", other) })
@@ -317,7 +274,7 @@ describe("weir durable at the reference server", function()
   it("appends and follows through a server that is killed and started again", function()
     local dir, lines = scratch(), 20000
     local file_server = here.server({ dir = dir })
-    local port, url = file_server.port, file_server.url .. fresh()
+    local port, url = file_server.port, file_server.url .. here.path()
     assert.equal(0, (command("create", url, "--content-type", "text/plain")))
     local tail = start("exec WEIR", "tail", url, "--from", "-1")
     -- The parts that come after a kill wait for it: the server may take a batch twice that it had no time to confirm.
@@ -325,7 +282,7 @@ describe("weir durable at the reference server", function()
     local wait = ("until [ -e %s/go$i ]; do sleep 0.02; done"):format(dir)
     local feed = ("for i in 1 2 3 4; do %s; %s; done | WEIR"):format(wait, part)
     local append = start(feed, "append", url, "--lines", "--json")
-    local other = require("weir.durable").client({ base_url = file_server.url }):stream(fresh())
+    local other = require("weir.durable").client({ base_url = file_server.url }):stream(here.path())
     for n = 1, 4 do
       write(("%s/go%d"):format(dir, n), "")
       if n <= 2 then
@@ -400,14 +357,11 @@ describe("weir durable at the reference server", function()
   end)
 
   it("shows progress on a terminal only", function()
-    if shell.run("script -qec true /dev/null") ~= 0 then
+    local _, url = created("text/plain", "abc")
+    local status, out = programs.on_terminal(line("WEIR >/dev/null", "read", url))
+    if not status then
       return pending("there is no pseudo-terminal, or no script to make one")
     end
-    local _, url = created("text/plain", "abc")
-    local preload = os.getenv("LD_PRELOAD")
-    local inner = "TERM=xterm " .. (preload and "LD_PRELOAD=" .. shell.quote(preload) .. " " or "")
-      .. line("WEIR >/dev/null", "read", url)
-    local status, out = programs.run({ "env", "-u", "LD_PRELOAD", "script", "-qec", inner, "/dev/null" })
     assert.equal(0, status)
     assert.matches("\r\27%[K3 B, .*/s, up to date\r\27%[K", out)
     assert.same({ 0, "abc", "" }, { command("read", url) })

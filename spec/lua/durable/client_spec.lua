@@ -3,24 +3,7 @@ local here = require("spec.lua.durable.support")
 local support = require("spec.lua.support")
 local weir = require("weir")
 
-local answer = here.answer
-
--- Runs fn(client, script) with a scripted server.
-local function with(handle, fn, opts)
-  return function()
-    weir.run(function()
-      local script = here.script(handle)
-      opts = opts or {}
-      opts.base_url = script.url
-      opts.retry = opts.retry or { initial = 0.001, max = 0.01, max_retries = 5 }
-      local client = durable.client(opts)
-      local ok, err = pcall(fn, client, script)
-      client:close()
-      script:close()
-      assert(ok, err)
-    end)
-  end
-end
+local answer, with = here.answer, here.scripted
 
 local OFFSET = { "Stream-Next-Offset", "0000000000000000_0000000000000003" }
 

@@ -10,7 +10,6 @@ local answer = here.answer
 local RETRY = { initial = 0.001, max = 0.02 }
 local NAMES = { ["\n"] = "LF", ["\r\n"] = "CRLF", ["\r"] = "CR" }
 local MODES = { false, "long-poll", "sse", "auto" }
-local count = 0
 
 local function offset_of(n)
   return { "Stream-Next-Offset", ("%016d_%016d"):format(0, n) }
@@ -18,18 +17,9 @@ end
 
 -- Runs fn(client, script) with a scripted server.
 local function scripted(handle, fn, opts)
-  return function()
-    weir.run(function()
-      local script = here.script(handle)
-      opts = opts or {}
-      opts.base_url, opts.retry = script.url, opts.retry or RETRY
-      local client = durable.client(opts)
-      local ok, err = pcall(fn, client, script)
-      client:close()
-      script:close()
-      assert(ok, err)
-    end)
-  end
+  opts = opts or {}
+  opts.retry = opts.retry or RETRY
+  return here.scripted(handle, fn, opts)
 end
 
 -- Writes `bytes` to a connection one by one, then closes it.
@@ -279,27 +269,13 @@ describe("A durable client does not", function()
 end)
 
 describe("A durable client of the reference server does not", function()
-  if not here.available() then
-    pending("the reference server is not installed: spec/setup test")
+  local client, server
+  if not here.reference(function(...) client, server = ... end, { long_poll = 50, keep_alive = 20, quiet = true }) then
     return
   end
-  local server, client
 
-  setup(function()
-    server = here.server({ long_poll = 50, keep_alive = 20, quiet = true })
-    client = durable.client({ base_url = server.url })
-  end)
-
-  teardown(function()
-    client:close()
-    server:stop()
-  end)
-
-  local function made(content_type, opts)
-    count = count + 1
-    local stream = (opts or client):stream("/defects-" .. count, { content_type = content_type })
-    assert(stream:create())
-    return stream
+  local function made(content_type)
+    return here.stream(client, content_type)
   end
 
   -- Runs fn(stream, proxy) with a proxy that has faults, counts requests, and tells its own.
@@ -308,10 +284,7 @@ describe("A durable client of the reference server does not", function()
       local plain = made(content_type)
       local proxy = here.proxy(server, fault)
       local far = durable.client({ base_url = proxy.url, retry = RETRY })
-      local ok, err = pcall(fn, far:stream(plain.path, { content_type = content_type }), plain, proxy)
-      far:close()
-      proxy:close()
-      assert(ok, err)
+      here.closing({ far, proxy }, fn, far:stream(plain.path, { content_type = content_type }), plain, proxy)
     end)
   end
 

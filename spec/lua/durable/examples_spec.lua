@@ -1,36 +1,10 @@
-local durable = require("weir.durable")
 local here = require("spec.lua.durable.support")
 local programs = require("spec.programs")
+local scope = require("spec.lua.scope")
 local shell = require("spec.house.shell")
 
 local EXAMPLES = "examples/durable/"
-local run = programs.run
-
-local undo = {}
-
-local function finally_(fn)
-  table.insert(undo, 1, fn)
-end
-
-local function start(words)
-  local program = programs.start(words)
-  finally_(function()
-    program:discard()
-  end)
-  return program
-end
-
-local function scratch()
-  local path, remove = shell.scratch()
-  finally_(remove)
-  return path
-end
-
-local function write(path, text, mode)
-  local file = assert(io.open(path, mode or "wb"))
-  file:write(text)
-  file:close()
-end
+local run, start, scratch, write = programs.run, scope.start, scope.directory, shell.write
 
 local function numbered(from, to, width)
   local lines = {}
@@ -40,29 +14,13 @@ local function numbered(from, to, width)
   return table.concat(lines)
 end
 
-after_each(function()
-  for _, fn in ipairs(undo) do
-    fn()
-  end
-  undo = {}
-end)
+after_each(scope.close)
 
 describe("examples/durable", function()
-  if not here.available() then
-    pending("the reference server is not installed: spec/setup test")
+  local client, server
+  if not here.reference(function(...) client, server = ... end) then
     return
   end
-  local server, client
-
-  setup(function()
-    server = here.server()
-    client = durable.client({ base_url = server.url })
-  end)
-
-  teardown(function()
-    client:close()
-    server:stop()
-  end)
 
   local function content(path)
     return assert(client:stream(path):read():body())
@@ -96,10 +54,10 @@ describe("examples/durable", function()
     local status, out = run(words)
     assert.equal(0, status)
     assert.matches("^0 bytes appended in 0 batches", out)
-    write(path, "new\nnot complete", "ab")
+    shell.append(path, "new\nnot complete")
     assert.equal(0, (run(words)))
     assert.is_true(text .. "new\n" == content("/writer"))
-    write(path, " yet\n" .. ("long"):rep(200000) .. "\n", "ab")
+    shell.append(path, " yet\n" .. ("long"):rep(200000) .. "\n")
     assert.equal(0, (run(words)))
     assert.is_true(shell.read(path) == content("/writer"))
   end)
@@ -127,7 +85,7 @@ describe("examples/durable", function()
       program = start(words)
       status = program:wait()
       if status == 137 then
-        write(path, numbered(kills * 1000, kills * 1000 + 999, 50), "ab")
+        shell.append(path, numbered(kills * 1000, kills * 1000 + 999, 50))
       end
     until status ~= 137
     assert.same({ 0, 5 }, { status, kills })

@@ -4,38 +4,19 @@ local here = require("spec.lua.durable.support")
 local weir = require("weir")
 
 local RETRY = { initial = 0.001, max = 0.02 }
-local count = 0
 
 describe("Through faults", function()
-  if not here.available() then
-    pending("the reference server is not installed: spec/setup test")
+  local direct, server
+  if not here.reference(function(...) direct, server = ... end, { long_poll = 100 }) then
     return
   end
-  local server
-
-  setup(function()
-    server = here.server({ long_poll = 100 })
-  end)
-
-  teardown(function()
-    server:stop()
-  end)
 
   -- Runs fn(stream behind a proxy with these faults, the same stream without it).
   local function with(fault, content_type, fn)
     weir.run(function()
-      count = count + 1
-      local proxy = here.proxy(server, fault)
-      local path = "/faults-" .. count
-      local direct = durable.client({ base_url = server.url })
+      local plain, proxy = here.stream(direct, content_type), here.proxy(server, fault)
       local client = durable.client({ base_url = proxy.url, retry = RETRY })
-      local plain = direct:stream(path, { content_type = content_type })
-      assert(plain:create())
-      local ok, err = pcall(fn, client:stream(path, { content_type = content_type }), plain)
-      client:close()
-      direct:close()
-      proxy:close()
-      assert(ok, err)
+      here.closing({ client, proxy }, fn, client:stream(plain.path, { content_type = content_type }), plain)
     end)
   end
 

@@ -12,30 +12,21 @@ local OFFSET = { "Stream-Next-Offset", "0000000000000000_0000000000000003" }
 local TEXT = { "Content-Type", "text/plain" }
 local JSON = { "Content-Type", "application/json" }
 local UP_TO_DATE = { "Stream-Up-To-Date", "true" }
-local count = 0
 
 -- Runs fn(stream, script, client) with a scripted server. `handle` as for script(), or the bytes of every
 -- answer, behind which the connection is closed.
 local function with(handle, fn, opts)
-  return function()
-    weir.run(function()
-      local script = here.script(type(handle) == "function" and handle or function(_, conn)
-        conn:write(handle, function()
-          if not conn:is_closing() then
-            conn:close()
-          end
-        end)
-      end)
-      opts = opts or {}
-      opts.base_url = script.url
-      opts.retry = opts.retry or { initial = 0.001, max = 0.01, max_retries = 3 }
-      local client = durable.client(opts)
-      local ok, err = pcall(fn, client:stream("/s", { content_type = "text/plain" }), script, client)
-      client:close()
-      script:close()
-      assert(ok, err)
+  opts = opts or {}
+  opts.retry = opts.retry or { initial = 0.001, max = 0.01, max_retries = 3 }
+  return here.scripted(type(handle) == "function" and handle or function(_, conn)
+    conn:write(handle, function()
+      if not conn:is_closing() then
+        conn:close()
+      end
     end)
-  end
+  end, function(client, script)
+    fn(client:stream("/s", { content_type = "text/plain" }), script, client)
+  end, opts)
 end
 
 -- Writes the same bytes again and again, as fast as they are taken; `state.sent` counts them.
@@ -422,27 +413,13 @@ describe("A URL", function()
 end)
 
 describe("The reference server", function()
-  if not here.available() then
-    pending("it is not installed: spec/setup test")
+  local client, server
+  if not here.reference(function(...) client, server = ... end, { long_poll = 50, quiet = true }) then
     return
   end
-  local server, client
-
-  setup(function()
-    server = here.server({ long_poll = 50, quiet = true })
-    client = durable.client({ base_url = server.url })
-  end)
-
-  teardown(function()
-    client:close()
-    server:stop()
-  end)
 
   local function made(content_type)
-    count = count + 1
-    local stream = client:stream("/input-" .. count, { content_type = content_type })
-    assert(stream:create())
-    return stream
+    return here.stream(client, content_type)
   end
 
   it("does not know a stream that was not created", function()

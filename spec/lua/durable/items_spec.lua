@@ -1,19 +1,10 @@
 local codec = require("weir.codec")
 local durable = require("weir.durable")
 local here = require("spec.lua.durable.support")
+local support = require("spec.lua.support")
 local weir = require("weir")
 
-local count = 0
-local function fresh()
-  count = count + 1
-  return ("/items-%d-%d"):format(os.time(), count)
-end
-
-local function run(fn)
-  return function()
-    return weir.run(fn)
-  end
-end
+local run = support.in_task
 
 local VALUES = {
   { id = 1, name = "é", tags = { "a", "b" }, blob = "\0\255" }, false, codec.null, "text", {}, 12345678901234567, 0.5,
@@ -164,27 +155,16 @@ describe("Values in parts", function()
 end)
 
 describe("The values of a durable stream", function()
-  if not here.available() then
-    pending("the reference server is not installed: spec/setup test")
+  local client, server
+  if not here.reference(function(...) client, server = ... end) then
     return
   end
-  local server, client
-
-  setup(function()
-    server = here.server()
-    client = durable.client({ base_url = server.url })
-  end)
-
-  teardown(function()
-    client:close()
-    server:stop()
-  end)
 
   for name, content_type in pairs({ msgpack = "application/msgpack", cbor = "application/cbor" }) do
     local own = codec.get(name)
 
     it("are written and read with the codec " .. name, run(function()
-      local stream = client:stream(fresh(), { codec = name })
+      local stream = client:stream(here.path(), { codec = name })
       assert.equal(content_type, assert(stream:create({ data = "first" })).content_type)
       for _, value in ipairs(VALUES) do
         assert(stream:append(value))
@@ -204,7 +184,7 @@ describe("The values of a durable stream", function()
     end))
 
     it("are written by a producer with the codec " .. name, run(function()
-      local stream = client:stream(fresh(), { codec = name })
+      local stream = client:stream(here.path(), { codec = name })
       assert(stream:create())
       local producer = stream:producer({ producer_id = "p", max_batch_items = 7 })
       for i = 1, 100 do
@@ -224,7 +204,7 @@ describe("The values of a durable stream", function()
         types[3], types[4] = "application/x-msgpack", "application/vnd.msgpack"
       end
       for _, each in ipairs(types) do
-        local url = fresh()
+        local url = here.path()
         local stream = client:stream(url, { content_type = each })
         assert(stream:create({ data = own.encode({ 1, 2 }) .. own.encode("x") }))
         assert.same({ { 1, 2 }, "x" }, collect(client:stream(url):read()))
@@ -233,7 +213,7 @@ describe("The values of a durable stream", function()
     end))
 
     it("come whole when they arrive byte by byte, live, as " .. name, run(function()
-      local url = fresh()
+      local url = here.path()
       local stream = client:stream(url, { codec = name })
       assert(stream:create())
       local sent = { { a = { 1, "two", { three = 0.5 } } }, "é", 70000, {} }
@@ -265,7 +245,7 @@ describe("The values of a durable stream", function()
     end))
 
     it("are gone on with behind each of them, as " .. name, run(function()
-      local stream = client:stream(fresh(), { codec = name })
+      local stream = client:stream(here.path(), { codec = name })
       assert(stream:create())
       local sent = {}
       for i = 1, 12 do
@@ -286,7 +266,7 @@ describe("The values of a durable stream", function()
     end))
 
     it("come once, in order, when connections break in the middle of them, as " .. name, run(function()
-      local path = fresh()
+      local path = here.path()
       local stream = client:stream(path, { codec = name })
       assert(stream:create())
       local n = 3000
@@ -318,7 +298,7 @@ describe("The values of a durable stream", function()
     end))
 
     it("wait for the rest of one that is not complete, as " .. name, run(function()
-      local url = fresh()
+      local url = here.path()
       local stream = client:stream(url, { codec = name })
       local raw = client:stream(url, { content_type = content_type })
       local bytes = own.encode({ "some", "more" })
@@ -345,7 +325,7 @@ describe("The values of a durable stream", function()
     end))
 
     it("are refused when they are longer than allowed, as " .. name, run(function()
-      local stream = client:stream(fresh(), { codec = name })
+      local stream = client:stream(here.path(), { codec = name })
       assert(stream:create({ data = "short" }))
       assert(stream:append(("x"):rep(100)))
       for _, live in ipairs({ false, "long-poll" }) do
@@ -360,7 +340,7 @@ describe("The values of a durable stream", function()
     end))
 
     it("are refused as soon as they claim to be too long, as " .. name, run(function()
-      local url = fresh()
+      local url = here.path()
       local claim = name == "cbor" and "\155\0\0\0\1\0\0\0\0" or "\221\255\255\255\255"
       assert(client:stream(url, { content_type = content_type }):create({ data = own.encode(7) .. claim }))
       local reader = client:stream(url):read({ live = "long-poll" })
@@ -369,7 +349,7 @@ describe("The values of a durable stream", function()
     end))
 
     it("end with a parse error at bytes that are none, as " .. name, run(function()
-      local url = fresh()
+      local url = here.path()
       local bad = name == "cbor" and "\28" or "\193"
       assert(client:stream(url, { content_type = content_type }):create({ data = own.encode("ok") .. bad .. "\1" }))
       local reader = client:stream(url, { codec = name }):read()
@@ -384,7 +364,7 @@ describe("The values of a durable stream", function()
   end
 
   it("stay those of JSON on a JSON stream, whatever the codec", run(function()
-    local stream = client:stream(fresh(), { codec = framed(), content_type = "application/json" })
+    local stream = client:stream(here.path(), { codec = framed(), content_type = "application/json" })
     local json = client:stream(stream.url, { codec = "json" })
     assert(json:create({ data = { a = 1 } }))
     assert.same({ { a = 1 } }, collect(stream:read()))
@@ -392,7 +372,7 @@ describe("The values of a durable stream", function()
 
   it("may be of a codec of one's own that says where they end", run(function()
     local spec = framed({ decode_next = framed_next, content_type = "application/x-framed" })
-    local url = fresh()
+    local url = here.path()
     local stream = client:stream(url, { codec = spec })
     assert.equal("application/x-framed", assert(stream:create()).content_type)
     local raw = client:stream(url, { content_type = "application/x-framed" })
@@ -424,7 +404,7 @@ describe("The values of a durable stream", function()
   end))
 
   it("need a codec that says where they end", run(function()
-    local stream = client:stream(fresh(), { codec = framed() })
+    local stream = client:stream(here.path(), { codec = framed() })
     assert(stream:create({ content_type = "application/x-framed", data = "x" }))
     local ok, raised = pcall(function()
       local value = stream:read():next_item()
@@ -436,7 +416,7 @@ describe("The values of a durable stream", function()
     assert.is_false(ok)
     assert.matches("items_spec.lua:%d+: items: ", raised)
 
-    local none = client:stream(fresh(), { content_type = "text/plain" })
+    local none = client:stream(here.path(), { content_type = "text/plain" })
     assert(none:create({ data = "text" }))
     local _, err = none:read():next_item()
     assert.equal("parse_error", err.code)

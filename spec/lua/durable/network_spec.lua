@@ -4,30 +4,15 @@ local here = require("spec.lua.durable.support")
 local weir = require("weir")
 
 local RETRY = { initial = 0.001, max = 0.02 }
-local count = 0
 
 describe("On a bad network", function()
-  if not here.available() then
-    pending("the reference server is not installed: spec/setup test")
+  local direct, server
+  if not here.reference(function(...) direct, server = ... end, { long_poll = 100, quiet = true }) then
     return
   end
-  local server, direct
-
-  setup(function()
-    server = here.server({ long_poll = 100, quiet = true })
-    direct = durable.client({ base_url = server.url })
-  end)
-
-  teardown(function()
-    direct:close()
-    server:stop()
-  end)
 
   local function made(content_type)
-    count = count + 1
-    local stream = direct:stream("/network-" .. count, { content_type = content_type })
-    assert(stream:create())
-    return stream
+    return here.stream(direct, content_type)
   end
 
   -- Runs fn(the same stream through a tunnel with this plan, the tunnel).
@@ -35,10 +20,7 @@ describe("On a bad network", function()
     local tunnel = here.tunnel(server, plan)
     opts.base_url, opts.retry = tunnel.url, opts.retry or RETRY
     local client = durable.client(opts)
-    local ok, err = pcall(fn, client:stream(stream.path, { content_type = stream.content_type }), tunnel)
-    client:close()
-    tunnel:close()
-    assert(ok, err)
+    here.closing({ client, tunnel }, fn, client:stream(stream.path, { content_type = stream.content_type }), tunnel)
   end
 
   local function produce(stream, opts)

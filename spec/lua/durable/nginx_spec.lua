@@ -52,7 +52,6 @@ describe("Behind nginx", function()
   end
 
   local dir, ca, server, nginx, conf, plain_port, other_port, urls
-  local count = 0
 
   setup(function()
     dir = peers.directory()
@@ -79,9 +78,7 @@ describe("Behind nginx", function()
   -- Runs fn(stream through nginx, the same stream without it).
   local function through(version, content_type, fn, opts)
     weir.run(function()
-      count = count + 1
       opts = opts or {}
-      local path = "/nginx-" .. count
       local direct = durable.client({ base_url = server.url })
       local client = durable.client({
         base_url = urls[version],
@@ -91,19 +88,14 @@ describe("Behind nginx", function()
         timeout = opts.timeout,
         idle_timeout = 5,
       })
-      local plain = direct:stream(path, { content_type = content_type })
-      assert(plain:create())
-      local ok, err = pcall(fn, client:stream(path, { content_type = content_type }), plain)
-      client:close()
-      direct:close()
-      assert(ok, err)
+      local plain = here.stream(direct, content_type)
+      here.closing({ client, direct }, fn, client:stream(plain.path, { content_type = content_type }), plain)
     end)
   end
 
   -- Runs fn(stream through nginx, start): start(n) starts the server behind it for the n-th time.
   local function in_front_of_another(version, opts, fn)
     weir.run(function()
-      count = count + 1
       local files = peers.directory()
       local other
       local client = durable.client({
@@ -112,7 +104,7 @@ describe("Behind nginx", function()
         retry = opts.retry or RETRY,
         timeout = opts.timeout,
       })
-      local ok, err = pcall(fn, client:stream("/other/" .. count, { content_type = "text/plain" }), function()
+      local ok, err = pcall(fn, client:stream("/other" .. here.path(), { content_type = "text/plain" }), function()
         other = here.server({ dir = files, port = other_port, quiet = true })
         return other
       end)
@@ -134,7 +126,7 @@ describe("Behind nginx", function()
     describe("with " .. version, function()
       it("everything that can be done with a stream is done", function()
         through(version, "text/plain", function(stream)
-          local other = stream.client:stream("/nginx-all-" .. count, { content_type = "text/plain" })
+          local other = stream.client:stream(here.path(), { content_type = "text/plain" })
           assert.is_true(assert(other:create()).created)
           assert(other:append("one\r\n\r\n"))
           assert(other:append_stream(coroutine.wrap(function()

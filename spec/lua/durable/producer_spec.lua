@@ -3,38 +3,16 @@ local here = require("spec.lua.durable.support")
 local support = require("spec.lua.support")
 local weir = require("weir")
 
-local count = 0
-local function fresh()
-  count = count + 1
-  return ("/producer-%d-%d"):format(os.time(), count)
-end
-
-local function run(fn)
-  return function()
-    return weir.run(fn)
-  end
-end
+local run = support.in_task
 
 describe("A durable producer", function()
-  if not here.available() then
-    pending("the reference server is not installed: spec/setup test")
+  local client
+  if not here.reference(function(own) client = own end) then
     return
   end
-  local server, client
-
-  setup(function()
-    server = here.server()
-    client = durable.client({ base_url = server.url })
-  end)
-
-  teardown(function()
-    client:close()
-    server:stop()
-  end)
 
   local function made(content_type, opts)
-    local stream = client:stream(fresh(), { content_type = content_type })
-    assert(stream:create())
+    local stream = here.stream(client, content_type)
     return stream, stream:producer(opts)
   end
 
@@ -164,7 +142,7 @@ describe("A durable producer", function()
   end))
 
   it("reports a stream that is not there", run(function()
-    local stream = client:stream(fresh(), { content_type = "text/plain" })
+    local stream = client:stream(here.path(), { content_type = "text/plain" })
     local producer = stream:producer()
     assert(producer:append("a"))
     local err = support.fails("not_found", producer:flush(10))

@@ -72,9 +72,8 @@ describe("Through a proxy", function()
         timeout = 10,
         headers = { Authorization = "Bearer of-the-server" },
       })
-      local ok, err = pcall(fn, client:stream(opts.path or "/proxy-" .. count, { content_type = "application/json" }))
-      client:close()
-      assert(ok, err)
+      local path = opts.path or "/proxy-" .. count
+      here.closing({ client }, fn, client:stream(path, { content_type = "application/json" }))
     end)
   end
 

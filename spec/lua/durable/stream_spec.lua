@@ -3,48 +3,31 @@ local here = require("spec.lua.durable.support")
 local support = require("spec.lua.support")
 local weir = require("weir")
 
-local count = 0
-local function fresh()
-  count = count + 1
-  return ("/stream-%d-%d"):format(os.time(), count)
-end
-
-local function run(fn)
-  return function()
-    return weir.run(fn)
-  end
-end
+local run = support.in_task
 
 describe("A durable stream", function()
-  if not here.available() then
-    pending("the reference server is not installed: spec/setup test")
+  local client
+  if not here.reference(function(own) client = own end) then
     return
   end
-  local server, client
 
-  setup(function()
-    server = here.server()
-    client = durable.client({ base_url = server.url })
-  end)
-
-  teardown(function()
-    client:close()
-    server:stop()
-  end)
+  local function made(content_type)
+    return here.stream(client, content_type or "text/plain")
+  end
 
   it("is created once, and found again", run(function()
-    local stream = client:stream(fresh(), { content_type = "text/plain" })
+    local stream = client:stream(here.path(), { content_type = "text/plain" })
     assert.is_false(stream:exists())
-    local made = assert(stream:create())
-    assert.is_true(made.created)
-    assert.equal("text/plain", made.content_type)
+    local created = assert(stream:create())
+    assert.is_true(created.created)
+    assert.equal("text/plain", created.content_type)
     local again = assert(stream:create())
     assert.is_false(again.created)
     assert.is_true(stream:exists())
   end))
 
   it("is not created over one with another configuration", run(function()
-    local path = fresh()
+    local path = here.path()
     assert(client:stream(path, { content_type = "text/plain" }):create())
     local err = support.fails("already_exists", client:stream(path, { content_type = "text/html" }):create())
     assert.equal(409, err.status)
@@ -52,7 +35,7 @@ describe("A durable stream", function()
   end))
 
   it("has what is appended, in order", run(function()
-    local stream = client:stream(fresh(), { content_type = "text/plain" })
+    local stream = client:stream(here.path(), { content_type = "text/plain" })
     assert(stream:create({ data = "a" }))
     local first = assert(stream:append("b"))
     local second = assert(stream:append("c"))
@@ -64,7 +47,7 @@ describe("A durable stream", function()
   end))
 
   it("learns its content type from the server", run(function()
-    local path = fresh()
+    local path = here.path()
     assert(client:stream(path, { content_type = "application/json" }):create())
     local stream = client:stream(path)
     assert(stream:append("[1,2]"))
@@ -78,14 +61,14 @@ describe("A durable stream", function()
       bytes[i + 1] = string.char(i)
     end
     local all = table.concat(bytes):rep(300)
-    local stream = client:stream(fresh())
+    local stream = client:stream(here.path())
     assert(stream:create({ content_type = "application/octet-stream", data = all }))
     assert(stream:append(all))
     assert.equal(all .. all, stream:read():body())
   end))
 
   it("carries values with the codec json", run(function()
-    local stream = client:stream(fresh(), { codec = "json" })
+    local stream = client:stream(here.path(), { codec = "json" })
     assert(stream:create())
     assert(stream:append({ a = 1 }))
     assert(stream:append({ 1, 2 }))
@@ -98,7 +81,7 @@ describe("A durable stream", function()
   end))
 
   it("goes on between the items of one answer", run(function()
-    local stream = client:stream(fresh(), { codec = "json" })
+    local stream = client:stream(here.path(), { codec = "json" })
     assert(stream:create())
     for i = 1, 5 do
       assert(stream:append(i))
@@ -114,8 +97,7 @@ describe("A durable stream", function()
   end))
 
   it("can be closed with a last value, and takes no more", run(function()
-    local stream = client:stream(fresh(), { content_type = "text/plain" })
-    assert(stream:create())
+    local stream = made()
     assert(stream:append("a"))
     local closed = assert(stream:close("b"))
     assert.is_true(closed.closed)
@@ -131,8 +113,7 @@ describe("A durable stream", function()
   end))
 
   it("is deleted", run(function()
-    local stream = client:stream(fresh(), { content_type = "text/plain" })
-    assert(stream:create())
+    local stream = made()
     assert.is_true(stream:delete())
     assert.is_false(stream:exists())
     support.fails("not_found", stream:delete())
@@ -142,8 +123,7 @@ describe("A durable stream", function()
   end))
 
   it("refuses a sequence that does not increase", run(function()
-    local stream = client:stream(fresh(), { content_type = "text/plain" })
-    assert(stream:create())
+    local stream = made()
     assert(stream:append("a", { seq = "002" }))
     local err = support.fails("sequence_conflict", stream:append("b", { seq = "002" }))
     assert.equal(409, err.status)
@@ -152,20 +132,19 @@ describe("A durable stream", function()
   end))
 
   it("is forked at an offset", run(function()
-    local source = client:stream(fresh(), { content_type = "text/plain" })
-    assert(source:create())
+    local source = made()
     local at = assert(source:append("one")).offset
     assert(source:append("two"))
-    local fork = client:stream(fresh())
+    local fork = client:stream(here.path())
     assert.is_true(assert(fork:fork({ from = source, offset = at })).created)
     assert(fork:append("other"))
     assert.equal("oneother", fork:read():body())
     assert.equal("onetwo", source:read():body())
-    support.fails("not_found", client:stream(fresh()):fork({ from = "/nowhere" }))
+    support.fails("not_found", client:stream(here.path()):fork({ from = "/nowhere" }))
   end))
 
   it("takes a body that is made while it is sent", run(function()
-    local stream = client:stream(fresh(), { codec = "json" })
+    local stream = client:stream(here.path(), { codec = "json" })
     assert(stream:create())
     local i = 0
     assert(stream:append_stream(function()
@@ -182,13 +161,12 @@ describe("A durable stream", function()
   end))
 
   it("reports an offset that the server does not know", run(function()
-    local stream = client:stream(fresh(), { content_type = "text/plain" })
-    assert(stream:create())
+    local stream = made()
     support.fails("invalid_offset", stream:read({ offset = "nonsense" }):next())
   end))
 
   it("shows its ttl", run(function()
-    local stream = client:stream(fresh(), { content_type = "text/plain" })
+    local stream = client:stream(here.path(), { content_type = "text/plain" })
     assert(stream:create({ ttl = 3600 }))
     assert.equal(3600, stream:head().ttl)
     assert.has_error(function()
@@ -197,7 +175,7 @@ describe("A durable stream", function()
   end))
 
   it("is read again from the cache when nothing changed", run(function()
-    local stream = client:stream(fresh(), { content_type = "text/plain" })
+    local stream = client:stream(here.path(), { content_type = "text/plain" })
     assert(stream:create({ data = "abc" }))
     assert.equal("abc", stream:read():body())
     local reader = stream:read()
@@ -210,8 +188,7 @@ describe("A durable stream", function()
   for _, live in ipairs({ "long-poll", "sse", "auto" }) do
     for _, content_type in ipairs({ "text/plain", "application/octet-stream", "application/json" }) do
       it(("is followed by %s as %s until it is closed"):format(live, content_type), run(function()
-        local stream = client:stream(fresh(), { content_type = content_type })
-        assert(stream:create())
+        local stream = made(content_type)
         assert(stream:append("1"))
         local reader = stream:read({ live = live })
         local parts = {}
@@ -240,8 +217,7 @@ describe("A durable stream", function()
   end
 
   it("lets a reader that timed out go on", run(function()
-    local stream = client:stream(fresh(), { content_type = "text/plain" })
-    assert(stream:create())
+    local stream = made()
     local reader = stream:read({ live = "long-poll" })
     assert.is_true(reader:next(5).up_to_date)
     support.fails("timeout", reader:next(0.02))
@@ -253,8 +229,7 @@ describe("A durable stream", function()
   end))
 
   it("lets a task be cancelled that reads", run(function()
-    local stream = client:stream(fresh(), { content_type = "text/plain" })
-    assert(stream:create())
+    local stream = made()
     local reader = stream:read({ live = "sse" })
     assert.is_true(reader:next(5).up_to_date)
     local task = weir.spawn(function()
@@ -269,7 +244,7 @@ describe("A durable stream", function()
   end))
 
   it("refuses what makes no sense", run(function()
-    local stream = client:stream(fresh())
+    local stream = client:stream(here.path())
     for _, call in ipairs({
       function() client:stream("ftp://host/x") end,
       function() client:stream("http://user:secret@host/x") end,

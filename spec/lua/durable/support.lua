@@ -1,7 +1,9 @@
 --- The reference server, and a server of scripted answers, for the specs of the durable-stream client.
 local clean_environment = require("spec.environment")
+local durable = require("weir.durable")
 local luv = require("luv")
 local runtime = require("weir.runtime")
+local support = require("spec.lua.support")
 local tasks = require("weir.task")
 
 local M = {}
@@ -77,6 +79,53 @@ function Server:stop(signal)
     handle:close()
   end
   runtime.pause() -- luv's own end of a state cannot finish with them
+end
+
+--- Gives a block of specs a client of the reference server, and that server.
+-- @tparam function set called with both before the first of them
+-- @tparam[opt] table opts of the server
+-- @treturn boolean whether it is installed; else the block is pending and should end
+function M.reference(set, opts)
+  local busted = require("busted") -- whose globals are those of spec files alone
+  if not M.available() then
+    busted.pending("the reference server is not installed: spec/setup test")
+    return false
+  end
+  local server, client
+  busted.setup(function()
+    server = M.server(opts)
+    client = durable.client({ base_url = server.url })
+    set(client, server)
+  end)
+  busted.teardown(function()
+    client:close()
+    server:stop()
+  end)
+  return true
+end
+
+local paths = 0
+
+--- A path that no stream has had.
+function M.path()
+  paths = paths + 1
+  return ("/spec-%d-%d"):format(os.time(), paths)
+end
+
+--- A new stream of the client's, with `data` in it if there is any.
+function M.stream(client, content_type, data)
+  local stream = client:stream(M.path(), { content_type = content_type })
+  assert(stream:create({ data = data }))
+  return stream
+end
+
+--- Calls fn(...), and closes these things in turn, even if it raises.
+function M.closing(things, fn, ...)
+  local ok, err = pcall(fn, ...)
+  for _, thing in ipairs(things) do
+    thing:close()
+  end
+  assert(ok, err)
 end
 
 -- --- a server of scripted answers ---------------------------------------------------------------
@@ -172,6 +221,21 @@ function M.script(handle)
   self.port = listener:getsockname().port
   self.url = "http://127.0.0.1:" .. self.port
   return self
+end
+
+--- The body of a test: fn(client, script) in a task, with a script and a client of it.
+-- @tparam function handle of the script
+-- @tparam function fn
+-- @tparam[opt] table opts of the client
+function M.scripted(handle, fn, opts)
+  return support.in_task(function()
+    local script = M.script(handle)
+    opts = opts or {}
+    opts.base_url = script.url
+    opts.retry = opts.retry or { initial = 0.001, max = 0.01, max_retries = 5 }
+    local client = durable.client(opts)
+    M.closing({ client, script }, fn, client, script)
+  end)
 end
 
 -- Sends the request to the real server, and calls done(answer) with all that it answers.

@@ -71,9 +71,7 @@ describe("Over TLS", function()
         retry = RETRY,
         timeout = 10,
       })
-      local ok, err = pcall(fn, client:stream("/tls-" .. count, { content_type = "text/plain" }))
-      client:close()
-      assert(ok, err)
+      here.closing({ client }, fn, client:stream("/tls-" .. count, { content_type = "text/plain" }))
     end)
   end
 
