@@ -68,65 +68,6 @@ describe("the manual page", function()
   end)
 end)
 
-describe("weir completion", function()
-  -- What bash offers after these words, of which the last one is being typed.
-  local function bash(...)
-    local words = {}
-    for i, word in ipairs({ ... }) do
-      words[i] = shell.quote(word)
-    end
-    local script = [[
-      source <(lua5.4 lua/bin/weir completion bash) || exit 9
-      COMP_WORDS=(weir %s); COMP_CWORD=%d; _weir; printf '%%s ' "${COMPREPLY[@]}"]]
-    local out = shell.check("bash -c " .. shell.quote(script:format(table.concat(words, " "), #words)))
-    return " " .. out
-  end
-
-  local function with_bash(name, body)
-    it(name, function()
-      if shell.run("command -v bash") ~= 0 then
-        return pending("there is no bash")
-      end
-      body()
-    end)
-  end
-
-  with_bash("offers the commands", function()
-    local offered = bash("")
-    for _, name in ipairs(cli.commands()) do
-      assert.truthy(offered:find(" " .. name .. " ", 1, true), name)
-    end
-    assert.equal(" publish ", bash("pub"))
-  end)
-
-  with_bash("offers the options of a command, and their values", function()
-    local offered = bash("run", "--")
-    for _, option in ipairs(cli.load("run").options) do
-      assert.truthy(offered:find(" --" .. option[1] .. " ", 1, true), option[1])
-    end
-    assert.equal(" text json ", bash("run", "--log", ""))
-    assert.equal(" nats ", bash("new", "--broker", "n"))
-  end)
-
-  it("prints what zsh reads", function()
-    local status, out, err = weir("completion", "zsh")
-    assert.same({ 0, "" }, { status, err })
-    assert.matches("^#compdef weir\n", out)
-    for _, name in ipairs(cli.commands()) do
-      assert.truthy(out:find("\n    " .. name .. ")\n", 1, true), name)
-    end
-    if shell.run("command -v zsh") == 0 then
-      shell.check("lua5.4 lua/bin/weir completion zsh | zsh -n")
-    end
-  end)
-
-  it("asks for a shell that it knows", function()
-    local status, _, err = weir("completion", "bahs")
-    assert.equal(2, status)
-    assert.matches("SHELL must be one of bash, zsh, not 'bahs'; did you mean 'bash'%?", err)
-  end)
-end)
-
 describe("weir bench", function()
   it("prints a figure for each thing it measures", function()
     local status, out, err = weir("bench", "--seconds", "0.02")
