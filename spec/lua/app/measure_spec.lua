@@ -1,4 +1,4 @@
-local durable = dofile("spec/lua/durable/support.lua")
+local durable = require("spec.lua.durable.support")
 local nats = require("spec.lua.nats_server")
 local support = require("spec.lua.app.support")
 local weir = require("weir")
@@ -20,6 +20,12 @@ end
 
 local function gauge(app, name, labels)
   return app.metrics:value(name, labels)
+end
+
+local function until_gauge(app, name, value)
+  eventually(function()
+    return gauge(app, name) == value
+  end, 10)
 end
 
 describe("messages in flight", function()
@@ -59,25 +65,27 @@ describe("messages in flight", function()
 end)
 
 describe("the depth of a queue and the lag", function()
+  -- Starts the application with a handler that waits until the gate is closed, and gives it five messages.
+  local function five_wait(app, broker, target)
+    local gate = weir.channel()
+    app:subscriber(target, function()
+      gate:recv()
+    end)
+    support.start(app)
+    for i = 1, 5 do
+      support.publish(broker, "in", { n = i })
+    end
+    return gate
+  end
+
   it("tell what waits, and what is not settled, on the memory broker", function()
     weir.run(function()
       local app, broker = support.app()
-      local gate = weir.channel()
-      app:subscriber("in", function()
-        gate:recv()
-      end)
-      support.start(app)
-      for i = 1, 5 do
-        support.publish(broker, "in", { n = i })
-      end
-      eventually(function()
-        return gauge(app, "weir_queue_depth") == 4
-      end)
+      local gate = five_wait(app, broker, "in")
+      until_gauge(app, "weir_queue_depth", 4)
       assert.equal(5, gauge(app, "weir_consumer_lag"))
       gate:close()
-      eventually(function()
-        return gauge(app, "weir_consumer_lag") == 0
-      end)
+      until_gauge(app, "weir_consumer_lag", 0)
       assert.equal(0, gauge(app, "weir_queue_depth"))
       support.clean()
     end)
@@ -90,22 +98,11 @@ describe("the depth of a queue and the lag", function()
       end, function(server)
         local app = weir.app("test", "1", { log = { level = "off" } })
         local broker = app:broker("durable+" .. server.url)
-        local gate = weir.channel()
-        app:subscriber({ name = "in", consumer = "g" }, function()
-          gate:recv()
-        end)
-        support.start(app)
-        for i = 1, 5 do
-          support.publish(broker, "in", { n = i })
-        end
-        eventually(function()
-          return gauge(app, "weir_queue_depth") == 4
-        end)
+        local gate = five_wait(app, broker, { name = "in", consumer = "g" })
+        until_gauge(app, "weir_queue_depth", 4)
         assert.equal(5, gauge(app, "weir_consumer_lag"))
         gate:close()
-        eventually(function()
-          return gauge(app, "weir_consumer_lag") == 0
-        end)
+        until_gauge(app, "weir_consumer_lag", 0)
       end)
     end)
   end
@@ -115,22 +112,11 @@ describe("the depth of a queue and the lag", function()
       with(nats.start, function(server)
         local app = weir.app("test", "1", { log = { level = "off" } })
         local broker = app:broker(require("weir.broker.nats").new({ url = server.url, jetstream = true }))
-        local gate = weir.channel()
         local target = { name = "in", durable = "d", stream = "IN", create = true, max_ack_pending = 2 }
-        app:subscriber(target, function()
-          gate:recv()
-        end)
-        support.start(app)
-        for i = 1, 5 do
-          support.publish(broker, "in", { n = i })
-        end
-        eventually(function()
-          return gauge(app, "weir_consumer_lag") == 5
-        end)
+        local gate = five_wait(app, broker, target)
+        until_gauge(app, "weir_consumer_lag", 5)
         gate:close()
-        eventually(function()
-          return gauge(app, "weir_consumer_lag") == 0
-        end, 10)
+        until_gauge(app, "weir_consumer_lag", 0)
       end)
     end)
   end

@@ -1,20 +1,21 @@
 local programs = require("spec.programs")
+local scope = require("spec.lua.scope")
 local servers = require("spec.lua.nats_server")
 local shell = require("spec.house.shell")
 
 local FILE = "examples/orders.lua"
 
--- Lines of which every third is an order.
+after_each(scope.close)
+
+-- A file of lines of which every third is an order.
 local function log_of(count)
-  local directory, remove = shell.scratch()
-  local path = directory .. "/dpkg.log"
-  local file = assert(io.open(path, "wb"))
+  local path, lines = scope.directory() .. "/dpkg.log", {}
   for i = 1, count do
     local action = i % 3 == 0 and "install" or "status installed"
-    file:write(("2026-01-02 03:04:%02d %s libc%d:amd64 2.36-9 2.36-10\n"):format(i % 60, action, i))
+    lines[i] = ("2026-01-02 03:04:%02d %s libc%d:amd64 2.36-9 2.36-10\n"):format(i % 60, action, i)
   end
-  file:close()
-  return path, remove
+  shell.write(path, table.concat(lines))
+  return path
 end
 
 describe(FILE, function()
@@ -25,14 +26,8 @@ describe(FILE, function()
 
   for _, workers in ipairs({ 1, 4 }) do
     it(("confirms the orders of a file, with %d workers, until a signal"):format(workers), function()
-      local path, remove = log_of(3000)
-      finally(remove)
-      local program = programs.start({ "lua5.4", "lua/bin/weir", "run", FILE, "--env", "FILE=" .. path, "--env",
+      local program = scope.start({ "lua5.4", "lua/bin/weir", "run", FILE, "--env", "FILE=" .. log_of(3000), "--env",
         "WORKERS=" .. workers, "--log-level", "warn" })
-      finally(function()
-        program:discard()
-        remove()
-      end)
       program:await_output("3000 lines, 1000 orders, 1000 confirmed; Ctrl%-C ends\n()")
       program:kill("sigint")
       local status, _, err = program:wait()
@@ -45,14 +40,11 @@ describe(FILE, function()
       return pending("nats-server is not installed: spec/setup test")
     end
     local server = servers.start()
-    local path, remove = log_of(300)
-    local program = programs.start({ "lua5.4", "lua/bin/weir", "run", FILE, "--env", "BROKER=" .. server.url, "--env",
-      "FILE=" .. path, "--log-level", "error" })
-    finally(function()
-      program:discard()
-      remove()
+    scope.finally(function()
       server:stop()
     end)
+    local program = scope.start({ "lua5.4", "lua/bin/weir", "run", FILE, "--env", "BROKER=" .. server.url, "--env",
+      "FILE=" .. log_of(300), "--log-level", "error" })
     program:await_output("300 lines, 100 orders, 100 confirmed; Ctrl%-C ends\n()")
     program:kill("sigint")
     local status, _, err = program:wait()

@@ -1,47 +1,17 @@
-local programs = require("spec.programs")
+local cli = require("spec.lua.cli.support")
 local shell = require("spec.house.shell")
 
-local undo = {}
+local file_of, await_error = cli.file_of, cli.await_error
 
-local function finally_(fn)
-  table.insert(undo, 1, fn)
-end
-
-after_each(function()
-  for _, fn in ipairs(undo) do
-    fn()
-  end
-  undo = {}
-end)
-
--- A file with this text.
-local function file_of(text)
-  local directory, remove = shell.scratch()
-  finally_(remove)
-  local path = directory .. "/app.lua"
-  local file = assert(io.open(path, "wb"))
-  file:write(text)
-  file:close()
-  return path
-end
+after_each(cli.clean)
 
 -- `weir run` with these words, to its end: status, output, errors.
 local function run(...)
-  return programs.run({ "lua5.4", "lua/bin/weir", "run", ... })
+  return cli.weir("run", ...)
 end
 
 local function start(...)
-  local program = programs.start({ "lua5.4", "lua/bin/weir", "run", ... })
-  finally_(function()
-    program:discard()
-  end)
-  return program
-end
-
-local function await_error(program, pattern)
-  return program:await(function()
-    return program:err():match(pattern)
-  end)
+  return cli.start("run", ...)
 end
 
 local GOOD = [[
@@ -153,9 +123,7 @@ return app
 
   it("finds modules that lie beside the file", function()
     local path = file_of(GOOD:gsub("function%(%) end", "(require('neighbour'))") .. "return app")
-    local file = assert(io.open(path:gsub("app.lua$", "neighbour.lua"), "wb"))
-    file:write("return function() end\n")
-    file:close()
+    shell.write((path:gsub("app.lua$", "neighbour.lua")), "return function() end\n")
     local status, out = run("--check", path)
     assert.same({ 0, "orders 1.0.0: the wiring is right\n" }, { status, out })
   end)
@@ -164,7 +132,7 @@ return app
     local path = file_of("local weir = require('weir')\nweir.app(\n")
     local status, out, err = run(path)
     assert.same({ 1, "" }, { status, out })
-    assert.matches("^weir: " .. path:gsub("%p", "%%%0") .. ":%d: [^\n]*\n$", err)
+    assert.matches("^weir: " .. cli.plain(path) .. ":%d: [^\n]*\n$", err)
     path = file_of("local weir = require('weir')\nlocal app = weir.app('a', '1')\napp:subscriber('b')\n")
     status, out, err = run(path)
     assert.same({ 1, "" }, { status, out })
@@ -191,7 +159,7 @@ return app
     local path = file_of(GOOD .. "app.options.start_timeout = 0.05\nreturn app")
     local status, out, err = run(path, "--env", "BROKER=memroy:")
     assert.same({ 1, "" }, { status, out })
-    assert.matches(path:gsub("%p", "%%%0") .. ":4: weir.broker: 'memroy:' has no known scheme", err)
+    assert.matches(cli.plain(path) .. ":4: weir.broker: 'memroy:' has no known scheme", err)
   end)
 
   it("is used wrongly without a file, with two, and with options that it does not know", function()

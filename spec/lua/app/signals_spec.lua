@@ -1,27 +1,22 @@
 local programs = require("spec.programs")
+local scope = require("spec.lua.scope")
 local shell = require("spec.house.shell")
 
-local started = {}
+after_each(scope.close)
 
--- Starts a Lua program of this text, and waits until it has said "ready".
+-- A Lua program of this text.
+local function file_of(text)
+  local path = scope.directory() .. "/program.lua"
+  shell.write(path, text)
+  return path
+end
+
+-- Starts one, and waits until it has said "ready".
 local function start(text)
-  local path = os.tmpname()
-  local file = assert(io.open(path, "wb"))
-  file:write(text)
-  file:close()
-  local program = programs.start({ "lua5.4", path })
-  started[#started + 1] = { program = program, path = path }
+  local program = scope.start({ "lua5.4", file_of(text) })
   program:await_output("(ready)")
   return program
 end
-
-after_each(function()
-  for _, each in ipairs(started) do
-    each.program:discard()
-    os.remove(each.path)
-  end
-  started = {}
-end)
 
 local PROLOGUE = [[
 io.stdout:setvbuf("no")
@@ -131,13 +126,7 @@ describe("a signal", function()
   end)
 
   it("does not keep a program alive that only started an application", function()
-    local path = os.tmpname()
-    finally(function()
-      os.remove(path)
-    end)
-    local file = assert(io.open(path, "wb"))
-    file:write(PROLOGUE .. "assert(app:start())\nprint(\"done\")\n")
-    file:close()
+    local path = file_of(PROLOGUE .. "assert(app:start())\nprint(\"done\")\n")
     local status, out = programs.run({ "sh", "-c", "exec lua5.4 " .. shell.quote(path) })
     assert.same({ 0, "done\n" }, { status, out })
   end)

@@ -1,23 +1,9 @@
 --- What the specs of applications share.
+local scope = require("spec.lua.scope")
 local weir = require("weir")
-local runtime = require("weir.runtime")
 
-local M = {}
-
--- Everything that is to be undone after a test.
-local undo = {}
-
---- Undoes what tests left running.
-function M.clean()
-  for _, fn in ipairs(undo) do
-    fn()
-  end
-  undo = {}
-end
-
-function M.finally(fn)
-  table.insert(undo, 1, fn)
-end
+--- `clean` ends what a test left running, for after_each; `finally` has something done then.
+local M = { clean = scope.close, finally = scope.finally, eventually = require("spec.lua.support").eventually }
 
 --- A logger that keeps its lines.
 -- @return it
@@ -61,20 +47,6 @@ end
 function M.publish(broker, to, value, headers)
   local payload = type(value) == "table" and require("weir.codec").get("json").encode(value) or value
   return assert(broker:publisher():publish(to, payload, headers))
-end
-
---- Waits until check() gives something true, and returns that.
-function M.eventually(check, seconds)
-  local deadline = runtime.now() + (seconds or 5)
-  while true do
-    local value = check()
-    if value then
-      return value
-    elseif runtime.now() > deadline then
-      error("it did not happen in time", 2)
-    end
-    weir.sleep(0.001)
-  end
 end
 
 return M

@@ -1,5 +1,5 @@
 -- Applications as a whole: in a program of somebody else's, with several brokers, while they change.
-local durable = dofile("spec/lua/durable/support.lua")
+local durable = require("spec.lua.durable.support")
 local luv = require("luv")
 local support = require("spec.lua.app.support")
 local weir = require("weir")

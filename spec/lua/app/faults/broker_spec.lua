@@ -1,4 +1,4 @@
-local support = loadfile("spec/lua/app/faults/support.lua", "t", _ENV)() -- which describes, too
+local support = require("spec.lua.app.faults.support")
 
 -- Waits until each published job was handled (and its end is one for good), in which process it may be.
 local function all_handled(service, program)

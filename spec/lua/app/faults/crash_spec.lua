@@ -1,4 +1,4 @@
-local support = loadfile("spec/lua/app/faults/support.lua", "t", _ENV)() -- which describes, too
+local support = require("spec.lua.app.faults.support")
 
 -- Runs the service until it has killed itself.
 local function crash(service, env)

@@ -1,4 +1,4 @@
-local support = loadfile("spec/lua/app/faults/support.lua", "t", _ENV)() -- which describes, too
+local support = require("spec.lua.app.faults.support")
 
 -- A line each; what becomes of it: the class of the failure, and the attempts.
 local HARM = {
@@ -33,14 +33,6 @@ local function good(id)
   return ('{"id":%d,"does":"good"}'):format(id)
 end
 
-local function size(set)
-  local count = 0
-  for _ in pairs(set) do
-    count = count + 1
-  end
-  return count
-end
-
 -- Payload to `code` and `attempt`.
 local function dead_of(service)
   local dead = {}
@@ -65,7 +57,7 @@ describe("messages that do harm", function()
       end
       local program = service:start({ PAYLOADS = prescribe(service, payloads) })
       service:until_true(program, function()
-        return size(dead_of(service)) == fast and size(service:all("good")) == #HARM
+        return support.size(dead_of(service)) == fast and support.size(service:all("good")) == #HARM
       end)
       service:stop(program)
 
@@ -74,7 +66,7 @@ describe("messages that do harm", function()
       program = service:start({ PAYLOADS = prescribe(service, { good(1), SLOW, good(2) }), TIMEOUT = 3600 })
       service:until_true(program, function()
         local now = service:all("good", mark)
-        return size(dead_of(service)) == #HARM and now[1] and now[2]
+        return support.size(dead_of(service)) == #HARM and now[1] and now[2]
       end)
       service:stop(program)
       assert.same({ 1, 1 }, (service:all("good", mark)))

@@ -1,4 +1,4 @@
-local support = loadfile("spec/lua/app/faults/support.lua", "t", _ENV)() -- which describes, too
+local support = require("spec.lua.app.faults.support")
 
 describe("a service that is told to end under load", function()
   support.each_broker(nil, function(new_service)

@@ -1,4 +1,4 @@
-local support = loadfile("spec/lua/app/faults/support.lua", "t", _ENV)() -- which describes, too
+local support = require("spec.lua.app.faults.support")
 local runtime = require("weir.runtime")
 local tasks = require("weir.task")
 
@@ -28,14 +28,6 @@ local function missing(service)
   end
   table.sort(list)
   return list
-end
-
-local function size(set)
-  local count = 0
-  for _ in pairs(set) do
-    count = count + 1
-  end
-  return count
 end
 
 describe("an application under random faults", function()
@@ -80,7 +72,7 @@ describe("an application under random faults", function()
       assert(lives > 1 and next(done) and next(dead), label)
       if GIVEN then
         local text = "  %s: %d lives, %d published, %d done, %d dead"
-        print(text:format(label, lives, size(published), size(done), size(dead)))
+        print(text:format(label, lives, support.size(published), support.size(done), support.size(dead)))
       end
     end)
   end)

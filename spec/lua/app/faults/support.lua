@@ -1,5 +1,6 @@
 --- Services that are hurt, for the specs of faults: on each broker whose server can be started here.
-local durable = dofile("spec/lua/durable/support.lua")
+local busted = require("busted") -- whose globals are those of spec files alone
+local durable = require("spec.lua.durable.support")
 local ledger = require("spec.lua.app.faults.ledger")
 local nats = require("spec.lua.nats_server")
 local programs = require("spec.programs")
@@ -203,6 +204,15 @@ function M.service(place, file)
   }, Service)
 end
 
+--- How many keys a table has.
+function M.size(set)
+  local count = 0
+  for _ in pairs(set) do
+    count = count + 1
+  end
+  return count
+end
+
 --- Describes the same for each broker: `body(service)` is called once, `service(file)` makes a service for a test.
 -- @tparam[opt] {string,...} kinds those that are meant; all when left out
 function M.each_broker(kinds, body)
@@ -212,19 +222,19 @@ function M.each_broker(kinds, body)
       wanted = wanted or kind == place.kind
     end
     if wanted then
-      describe("on " .. place.name, function()
+      busted.describe("on " .. place.name, function()
         if not place.available then
-          pending("(it is not here)")
+          busted.pending("(it is not here)")
           return
         end
         local made = {}
-        setup(function()
+        busted.setup(function()
           setmetatable(place, Place):start()
         end)
-        teardown(function()
+        busted.teardown(function()
           place:stop()
         end)
-        after_each(function()
+        busted.after_each(function()
           for _, each in ipairs(made) do
             each:discard()
           end
