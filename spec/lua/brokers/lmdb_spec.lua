@@ -1,5 +1,5 @@
 local found, lmdb = pcall(require, "weir.brokers.lmdb")
-local memory_dir = require("spec.lua.broker.memory.scratch")
+local memory_dir = require("spec.house.shell").scratch
 
 describe("weir.brokers.lmdb", function()
   if not found then

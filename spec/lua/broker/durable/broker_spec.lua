@@ -1,41 +1,24 @@
-package.path = "spec/lua/durable/?.lua;" .. package.path
-
 local checkpoint = require("weir.broker.durable.checkpoint")
 local durable = require("weir.broker.durable")
 local errors = require("weir.errors")
-local luv = require("luv")
+local here = require("spec.lua.durable.support")
 local runtime = require("weir.runtime")
-local support = require("support")
+local shell = require("spec.house.shell")
 local tasks = require("weir.task")
 
-local function directory()
-  return assert(luv.fs_mkdtemp("/tmp/weir-durable-XXXXXX"))
-end
-
-local function remove(dir)
-  os.execute(("rm -rf '%s'"):format(dir))
-end
-
 describe("the durable broker", function()
-  if not support.available() then
-    pending("(npm ci was not run in spec/conformance/durable)")
+  local server, dir, remove
+  local serial = 0
+  if not here.reference(function(_, own) server = own end) then
     return
   end
 
-  local server, dir, serial = nil, nil, 0
-
   setup(function()
-    tasks.run(function()
-      server = support.server()
-    end)
-    dir = directory()
+    dir, remove = shell.scratch()
   end)
 
   teardown(function()
-    tasks.run(function()
-      server:stop()
-    end)
-    remove(dir)
+    remove()
   end)
 
   -- A name that no other test uses.
@@ -333,8 +316,8 @@ describe("the durable broker", function()
 
   it("publishes what was not confirmed once, through a server that is killed", function()
     tasks.run(function()
-      local files = directory()
-      local own = support.server({ dir = files })
+      local files, remove_files = shell.scratch()
+      local own = here.server({ dir = files })
       local broker = open({ url = own.url .. "/v1/stream", retry = { initial = 0.02, max = 0.1 } })
       local publisher, topic = broker:publisher(), name()
       assert(publisher:publish(topic, "before"))
@@ -344,10 +327,10 @@ describe("the durable broker", function()
       local publishing = tasks.spawn(function()
         return publisher:publish(topic, "during")
       end)
-      support.await(function()
+      here.await(function()
         return broker:state() == "degraded"
       end)
-      own = support.server({ dir = files, port = own.port })
+      own = here.server({ dir = files, port = own.port })
       assert(publishing:join(20))
       local message = assert(subscription:next(20))
       assert.equal("during", message.payload)
@@ -356,13 +339,13 @@ describe("the durable broker", function()
       assert.equal("timeout", select(2, subscription:next(0.05)).code)
       broker:shutdown(5)
       own:stop()
-      remove(files)
+      remove_files()
     end)
   end)
 
   it("says that a publish was not confirmed in time", function()
     tasks.run(function()
-      local own = support.server()
+      local own = here.server()
       local broker = open({ url = own.url .. "/v1/stream", timeout = 0.2 })
       local topic = name()
       assert(broker:publisher():publish(topic, "a"))
@@ -388,8 +371,8 @@ describe("the durable broker", function()
 
   it("asks once for a server when it connects, and says what that said", function()
     tasks.run(function()
-      local script = support.script(function()
-        return support.answer(503)
+      local script = here.script(function()
+        return here.answer(503)
       end)
       local broker = durable.new({ url = script.url })
       local ok, err = broker:connect(30)

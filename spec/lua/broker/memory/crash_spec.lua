@@ -1,8 +1,9 @@
 local found = pcall(require, "weir.brokers.lmdb")
+local helper = require("spec.lua.broker.memory.support")
 local memory = require("weir.broker.memory")
 local new_clock = require("weir.test.clock")
 local runtime = require("weir.runtime")
-local scratch = require("spec.lua.broker.memory.scratch")
+local shell = require("spec.house.shell")
 local support = require("spec.lua.support")
 
 describe("a memory broker whose process ends", function()
@@ -67,7 +68,7 @@ describe("a memory broker whose process ends", function()
   end
 
   before_each(function()
-    dir, remove = scratch()
+    dir, remove = shell.scratch()
     assert(open())
   end)
 
@@ -235,26 +236,11 @@ describe("a memory broker whose process ends", function()
   -- Runs the service until it has printed so many lines, and kills it. Adds what it said to the sets; returns the
   -- highest number.
   local function kill_service(sync, lines, first, said)
-    local words = ("exec lua5.4 spec/lua/broker/memory/crash_child.lua %s %s %d 2>&1"):format(dir, sync, first)
-    local pipe = assert(io.popen(words))
-    local greeting = pipe:read("l") or ""
-    local pid = assert(tonumber(greeting:match("^pid (%d+)$")), greeting)
-    local count, highest = 0, first
-    for line in pipe:lines() do
-      local kind, number = line:match("^(%l) (%d+)$")
-      if kind then
-        said[kind][tonumber(number)] = true
-        highest = math.max(highest, tonumber(number))
-      elseif not line:find("^%l? ?%d*$") then
-        error("the service failed: " .. line .. pipe:read("a"))
-      end
-      count = count + 1
-      if count == lines then
-        os.execute("kill -9 " .. pid)
-      end
-    end
-    pipe:close()
-    assert.is_true(count >= lines)
+    local highest = first
+    helper.kill(("crash_child.lua %s %s %d"):format(dir, sync, first), lines, function(kind, number)
+      said[kind][number] = true
+      highest = math.max(highest, number)
+    end)
     return highest
   end
 

@@ -1,7 +1,7 @@
 local helper = require("spec.lua.broker.memory.support")
 local memory = require("weir.broker.memory")
 local new_clock = require("weir.test.clock")
-local scratch = require("spec.lua.broker.memory.scratch")
+local shell = require("spec.house.shell")
 local support = require("spec.lua.support")
 local tasks = require("weir.task")
 
@@ -26,7 +26,7 @@ describe("a memory broker with a directory", function()
   end
 
   before_each(function()
-    dir, remove = scratch()
+    dir, remove = shell.scratch()
     clock = new_clock(1000)
   end)
 
@@ -283,20 +283,13 @@ describe("a memory broker with a directory", function()
     start()
     broker:shutdown()
     local published, acked = {}, {}
-    local out = io.popen("exec lua5.4 spec/lua/broker/memory/durable_child.lua " .. dir)
-    local pid = out:read("l"):match("^pid (%d+)$")
-    for line in out:lines() do
-      local what, n = line:match("^(%a) (%d+)$")
-      if what == "p" then
-        published[#published + 1] = n
-        if #published == 2000 then
-          os.execute("kill -9 " .. pid)
-        end
-      elseif what == "a" then
-        acked[n] = true
+    helper.kill("durable_child.lua " .. dir, 4000, function(kind, number)
+      if kind == "p" then
+        published[#published + 1] = tostring(number)
+      else
+        acked[tostring(number)] = true
       end
-    end
-    out:close()
+    end)
     start()
     local subscription, waiting = broker:subscribe(spec), {}
     assert.equal("orders", broker:subscribe(memory.topic("orders", { group = "g" })):address())

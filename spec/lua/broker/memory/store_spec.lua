@@ -1,6 +1,7 @@
 local found = pcall(require, "weir.brokers.lmdb")
+local helper = require("spec.lua.broker.memory.support")
 local runtime = require("weir.runtime")
-local scratch = require("spec.lua.broker.memory.scratch")
+local shell = require("spec.house.shell")
 local store = require("weir.broker.memory.store")
 local support = require("spec.lua.support")
 local weir = require("weir")
@@ -58,7 +59,7 @@ describe("weir.broker.memory.store", function()
   end
 
   before_each(function()
-    dir, remove = scratch()
+    dir, remove = shell.scratch()
     assert(open({ sync = false }))
     assert(kept:declare("first", {}))
     assert(kept:declare("second", {}))
@@ -359,9 +360,7 @@ describe("weir.broker.memory.store", function()
       for _, sync in ipairs({ "true", "false" }) do
         remove()
         local script = os.tmpname()
-        local file = assert(io.open(script, "w"))
-        file:write((program):format(dir, sync))
-        file:close()
+        shell.write(script, program:format(dir, sync))
         -- The file may have 4 MiB: blocks of 1024 bytes in bash, which Lua's sh need not be.
         local pipe = assert(io.popen(("exec 2>&1; bash -c 'ulimit -f 4096; exec lua5.4 %s'"):format(script)))
         local count, _, settled, published = pipe:read("n", "l", "l", "l")
@@ -443,25 +442,10 @@ describe("weir.broker.memory.store", function()
 
   -- Runs the child until it has printed `lines` lines; kills it. Adds what it said to the sets.
   local function kill_child(sync, lines, said)
-    local words = ("exec lua5.4 spec/lua/broker/memory/store_child.lua %s %s"):format(dir, sync and "sync" or "nosync")
-    local pipe = assert(io.popen(words .. " 2>&1"))
-    local first = pipe:read("l") or ""
-    local pid = assert(tonumber(first:match("^pid (%d+)$")), first)
-    local count = 0
-    for line in pipe:lines() do
-      local kind, id = line:match("^(%l) (%d+)$")
-      if kind then
-        said[kind][tonumber(id)] = true
-      elseif line:find("^%l %d*$") == nil then
-        error("the child failed: " .. line .. pipe:read("a"))
-      end
-      count = count + 1
-      if count == lines then
-        os.execute("kill -9 " .. pid)
-      end
-    end
-    pipe:close()
-    assert.is_true(count >= lines)
+    local command = ("store_child.lua %s %s"):format(dir, sync and "sync" or "nosync")
+    helper.kill(command, lines, function(kind, id)
+      said[kind][id] = true
+    end)
   end
 
   local function check(deliveries, said)
@@ -502,5 +486,4 @@ describe("weir.broker.memory.store", function()
       assert.is_truthy(next(said.a))
     end)
   end
-
 end)

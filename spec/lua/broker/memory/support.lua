@@ -35,4 +35,29 @@ function support.publish(publisher, destination, text)
   end
 end
 
+--- Runs a child of this folder until it has printed so many lines, then kills it with SIGKILL.
+-- @string command its name and arguments
+-- @int lines
+-- @tparam function said called with the letter and the number of each line; the last one may be cut
+function support.kill(command, lines, said)
+  local pipe = assert(io.popen(("exec lua5.4 spec/lua/broker/memory/%s 2>&1"):format(command)))
+  local greeting = pipe:read("l") or ""
+  local pid = assert(tonumber(greeting:match("^pid (%d+)$")), greeting)
+  local count = 0
+  for line in pipe:lines() do
+    local kind, number = line:match("^(%l) (%d+)$")
+    if kind then
+      said(kind, tonumber(number))
+    elseif not line:find("^%l? ?%d*$") then
+      error("the child failed: " .. line .. pipe:read("a"))
+    end
+    count = count + 1
+    if count == lines then
+      os.execute("kill -9 " .. pid)
+    end
+  end
+  pipe:close()
+  assert(count >= lines)
+end
+
 return support

@@ -1,20 +1,19 @@
-local support = require("spec.lua.broker.nats.support")
+--- What applications need of the broker.
+local in_task = require("spec.lua.support").in_task
+local servers = require("spec.lua.nats_server")
 local weir = require("weir")
 
--- What applications need of the broker.
-if not support.available() then
-  return describe("dead letters on NATS", function()
-    it("are taken from a stream", function()
-      pending("nats-server is not installed: spec/setup test")
-    end)
-  end)
+if not servers.available() then
+  return pending("nats-server or libnats is not installed: spec/setup test")
 end
+
+local support = require("spec.lua.broker.nats.support")
 
 describe("dead letters on NATS", function()
   local server
 
   setup(function()
-    server = support.start({ jetstream = true })
+    server = servers.start()
   end)
 
   teardown(function()
@@ -23,7 +22,7 @@ describe("dead letters on NATS", function()
 
   after_each(support.shut_down)
 
-  it("are listed, replayed, and then gone from a work queue", support.run(function()
+  it("are listed, replayed, and then gone from a work queue", in_task(function()
     local create = { subjects = { "shop.>" }, retention = "workqueue" }
     local broker = support.broker(server, { jetstream = { stream = support.name("SHOP"), create = create } })
     local orders = assert(broker:subscribe("shop.orders"))
@@ -36,7 +35,7 @@ describe("dead letters on NATS", function()
     assert.same({}, assert(letters:list()))
   end))
 
-  it("have no place on core NATS", support.run(function()
+  it("have no place on core NATS", in_task(function()
     local broker = support.broker(server)
     local letters = weir.dead_letters(broker, "dead")
     local done, err = letters:replay()
@@ -68,8 +67,8 @@ describe("a group of the NATS broker", function()
     end
   end)
 
-  it("shares the messages of a work queue among processes", support.run(function()
-    local server = support.start({ jetstream = true })
+  it("shares the messages of a work queue among processes", in_task(function()
+    local server = servers.start()
     finally(function()
       support.shut_down()
       server:stop()
@@ -96,8 +95,8 @@ describe("a group of the NATS broker", function()
 end)
 
 describe("an answer on NATS", function()
-  it("is on its way at once, though what else is published is confirmed", support.run(function()
-    local server = support.start({ jetstream = true })
+  it("is on its way at once, though what else is published is confirmed", in_task(function()
+    local server = servers.start()
     finally(function()
       support.shut_down()
       server:stop()

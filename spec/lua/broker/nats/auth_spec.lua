@@ -62,9 +62,7 @@ describe("credentials of the NATS broker", function()
     local public = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
     server = servers.start({ config = ("authorization { users: [ { nkey: %s } ] }"):format(public) })
     local file = os.tmpname()
-    local handle = assert(io.open(file, "w"))
-    handle:write("SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY\n")
-    handle:close()
+    shell.write(file, "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY\n")
     local broker = support.broker(server, { nkey = { public = public, seed = file } })
     assert(broker:publisher():flush(5))
     os.remove(file)
@@ -126,7 +124,7 @@ describe("credentials of the NATS broker", function()
 end)
 
 describe("TLS of the NATS broker", function()
-  local server, dir
+  local server, dir, remove
 
   local function certificate(name, alt)
     local line = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=%s "
@@ -135,7 +133,7 @@ describe("TLS of the NATS broker", function()
   end
 
   setup(function()
-    dir = shell.check("mktemp -d"):match("%S+")
+    dir, remove = shell.scratch()
     certificate("good", "IP:127.0.0.1")
     certificate("other", "DNS:elsewhere.example")
     certificate("client", "DNS:client")
@@ -144,7 +142,7 @@ describe("TLS of the NATS broker", function()
   end)
   teardown(function()
     server:stop()
-    os.execute("rm -rf '" .. dir .. "'")
+    remove()
   end)
   after_each(support.shut_down)
 

@@ -19,19 +19,12 @@ local function texts(list)
 end
 
 describe("the NATS broker, core subjects", function()
-  local server, broker, publisher
+  local broker, publisher, server
 
-  setup(function()
-    server = servers.start()
-  end)
-  teardown(function()
-    server:stop()
-  end)
-  before_each(function()
-    broker = support.broker(server)
+  support.each_broker(function(...)
+    broker, server = ...
     publisher = broker:publisher()
   end)
-  after_each(support.shut_down)
 
   it("delivers what is published, in order, with its subject", function()
     local name = support.name()
@@ -285,19 +278,12 @@ describe("the NATS broker, core subjects", function()
 end)
 
 describe("requests of the NATS broker", function()
-  local server, broker, publisher
+  local broker, publisher
 
-  setup(function()
-    server = servers.start()
-  end)
-  teardown(function()
-    server:stop()
-  end)
-  before_each(function()
-    broker = support.broker(server)
+  support.each_broker(function(own)
+    broker = own
     publisher = broker:publisher()
   end)
-  after_each(support.shut_down)
 
   local function responder(name, fn)
     local subscription = assert(broker:subscribe(name))

@@ -12,21 +12,14 @@ local nats = require("weir.broker.nats")
 local support = require("spec.lua.broker.nats.support")
 
 describe("the NATS broker, JetStream", function()
-  local server, broker, publisher, stream, subject
+  local broker, server, publisher, stream, subject
 
-  setup(function()
-    server = servers.start()
-  end)
-  teardown(function()
-    server:stop()
-  end)
-  before_each(function()
-    broker = support.broker(server)
+  support.each_broker(function(...)
+    broker, server = ...
     publisher = broker:publisher({ confirm = true })
     stream, subject = support.name("STREAM"), support.name("subject")
     assert(broker:stream({ name = stream, subjects = { subject, subject .. ".>" } }):create())
   end)
-  after_each(support.shut_down)
 
   local function subscribe(opts)
     local all = { name = subject, stream = stream }

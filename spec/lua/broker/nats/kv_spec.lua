@@ -8,19 +8,12 @@ end
 local support = require("spec.lua.broker.nats.support")
 
 describe("key-value buckets of the NATS broker", function()
-  local server, broker, bucket
+  local broker, bucket
 
-  setup(function()
-    server = servers.start()
-  end)
-  teardown(function()
-    server:stop()
-  end)
-  before_each(function()
-    broker = support.broker(server)
+  support.each_broker(function(own)
+    broker = own
     bucket = assert(broker:kv(support.name("bucket"), { create = { history = 5, storage = "memory" } }))
   end)
-  after_each(support.shut_down)
 
   it("keep values with revisions", function()
     fails("not_found", bucket:get("a"))

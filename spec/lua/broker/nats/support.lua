@@ -1,7 +1,7 @@
 --- What the specs of the NATS broker share: a server, and brokers that are shut down after each test.
+local busted = require("busted") -- whose globals are those of spec files alone
 local nats = require("weir.broker.nats")
 local servers = require("spec.lua.nats_server")
-local tasks = require("weir.task")
 
 local M = {}
 
@@ -29,6 +29,22 @@ function M.shut_down()
   end
 end
 
+--- Gives a block of specs a server, and each of them a broker of it.
+-- @tparam function set called with the broker and the server before each
+function M.each_broker(set)
+  local server
+  busted.setup(function()
+    server = servers.start()
+  end)
+  busted.teardown(function()
+    server:stop()
+  end)
+  busted.before_each(function()
+    set(M.broker(server), server)
+  end)
+  busted.after_each(M.shut_down)
+end
+
 --- A name that no test used before.
 function M.name(prefix)
   count = count + 1
@@ -45,15 +61,5 @@ function M.until_state(broker, wanted, seconds)
   end, seconds or 10)
   return reason
 end
-
---- Runs a test's body in a task: busted's own coroutine may wait too, but tasks can be spawned beside it.
-function M.run(fn)
-  return function()
-    return tasks.run(fn)
-  end
-end
-
-M.available = servers.available
-M.start = servers.start
 
 return M
