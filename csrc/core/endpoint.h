@@ -36,6 +36,10 @@ struct weir_endpoint {
   weir_status (*tick)(weir_endpoint *endpoint, uint64_t now);
   /* When tick() is due, or WEIR_NEVER. */
   uint64_t (*deadline)(const weir_endpoint *endpoint);
+  /* The peer sends no more, and may still read. Returns whether the endpoint has, or will have,
+   * more to say: it is then the endpoint that ends the connection, by finished(). NULL: it never
+   * has, and the end of what the peer sends is the end of the connection. */
+  int (*input_ended)(weir_endpoint *endpoint);
   /* The transport ended (`reason` WEIR_OK: end of file). No other call follows. */
   void (*ended)(weir_endpoint *endpoint, weir_status reason);
   /* Whether the endpoint wants the connection closed once its output is written. */

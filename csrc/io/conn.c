@@ -51,6 +51,7 @@ struct weir_conn {
   weir_status status; /* why it drains or closed */
   int error;
   bool shut;     /* shutdown was asked for */
+  bool eof;      /* the peer sends no more, and the endpoint is to end the connection */
   bool paused;   /* the endpoint wants no more for now: nothing is read */
   bool released; /* by its owner: free it when it is closed */
   bool calling;  /* closed() is running */
@@ -115,8 +116,9 @@ static void let_go(weir_conn *conn, weir_status status, bool tell) {
   conn->loop->fed = true;
 }
 
-/* The peer will send no more. The next flush that begins closes the connection: the application can
- * deal with what came before, and what the endpoint then has to say is still written. */
+/* The peer will send no more. The next flush that begins closes the connection, unless the endpoint
+ * goes on: the application can deal with what came before, and what the endpoint then has to say is
+ * still written. */
 static void end_of_file(weir_conn *conn) {
   if (!weir_list_linked(&conn->ending)) weir_list_append(&conn->loop->ended, &conn->ending);
 }
@@ -199,6 +201,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf);
 /* Reads on or not, as the endpoint wants. What drains is read, and dropped, up to its end. In
  * memory it is the peer that must stop to move bytes. */
 static void heed_pause(weir_conn *conn, const weir_endpoint *endpoint) {
+  if (conn->eof) return;
   bool pause = conn->state == OPEN && endpoint->paused != NULL && endpoint->paused(endpoint);
   if (pause == conn->paused) return;
   conn->paused = pause;
@@ -231,12 +234,27 @@ static void take(weir_conn *conn, const void *data, size_t len, uint64_t now) {
   weir_loop_mark(conn->loop, &conn->dirty);
 }
 
+/* Whether the endpoint goes on where the peer will send no more. In memory there is nobody left. */
+static bool outlasts_input(weir_conn *conn) {
+  weir_endpoint *endpoint = endpoint_of(conn);
+  if (conn->kind == WEIR_CONN_MEMORY || endpoint == NULL || endpoint->input_ended == NULL) {
+    return false;
+  }
+  if (!conn->eof) {
+    conn->loop->fed = true;
+    conn->eof = endpoint->input_ended(endpoint) != 0;
+  }
+  return conn->eof;
+}
+
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
   weir_conn *conn = stream->data;
   if (n > 0) {
     take(conn, buf->base, (size_t)n, uv_hrtime());
   } else if (n == UV_EOF && conn->state == OPEN) {
     end_of_file(conn);
+  } else if (n == UV_EOF && !conn->shut && outlasts_input(conn)) {
+    weir_loop_mark(conn->loop, &conn->dirty); /* what drains is still written */
   } else if (n == UV_EOF) {
     shut(conn, conn->status, 0);
   } else if (n < 0) {
@@ -366,7 +384,7 @@ static bool move_output(weir_conn *conn, weir_endpoint *endpoint, uint64_t now) 
 
 static void on_shutdown(uv_shutdown_t *req, int error) {
   weir_conn *conn = req->handle->data;
-  if (error != 0) shut(conn, conn->status, error);
+  if (error != 0 || conn->eof) shut(conn, conn->status, error);
   /* Else the peer's end of file, or the end of the linger time, closes it. */
 }
 
@@ -422,8 +440,9 @@ void weir_conn_flush(weir_conn *conn, uint64_t now) {
 void weir_conn_end(weir_link *link, uint64_t now) {
   weir_conn *conn = weir_list_of(link, weir_conn, ending);
   if (!is_open(conn)) return;
+  bool goes_on = outlasts_input(conn);
   flush_open(conn, now);
-  shut(conn, conn->status, 0);
+  if (!goes_on) shut(conn, conn->status, 0);
 }
 
 static void on_wake(weir_endpoint *endpoint, void *driver) {

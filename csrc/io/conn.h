@@ -10,7 +10,10 @@
  * copied, at most one block, and no more output is asked for until that is gone, so that a peer
  * that stops reading stops the endpoint; calls tick() in time. When the endpoint is finished, or
  * feed() or tick() failed, it writes the output that is left, shuts its side down, waits for the
- * peer to do the same, and closes: for `linger` nanoseconds at most.
+ * peer to do the same, and closes: for `linger` nanoseconds at most. When the peer shuts its side
+ * down first, the connection is closed once what the endpoint had to say at that moment is written,
+ * as far as the transport takes it at once; an endpoint with input_ended() may say more, and ends
+ * it itself.
  *
  * Memory: the creator owns it and calls weir_conn_free() once, at any time; the endpoint belongs to
  * somebody else, who may free it early and then sets the slot that was given to NULL.
@@ -81,7 +84,8 @@ int weir_conn_peer(const weir_conn *conn, char *host, size_t size, int *port);
 /* For the loop. */
 weir_conn *weir_conn_of_dirty(weir_link *link);
 void weir_conn_flush(weir_conn *conn, uint64_t now);
-/* Writes what is left and closes the connection that is in weir_loop.ended by this link. */
+/* Writes what is left and closes the connection that is in weir_loop.ended by this link, unless the
+ * endpoint goes on. */
 void weir_conn_end(weir_link *link, uint64_t now);
 
 /* A socket address as numbers. */

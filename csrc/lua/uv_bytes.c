@@ -2,14 +2,16 @@
  * Plain bytes over a connection: the endpoint of protocols that are spoken in Lua, such as HTTP.
  *
  *   loop:bytes(most, changed) -> endpoint
- *   endpoint:read() -> string | nil        all that has arrived; nil when that is nothing
+ *   endpoint:read() -> string | nil        all that has arrived; nil when that is nothing,
+ *                    | false               false when nothing more will come
  *   endpoint:write(string) -> pending      bytes that wait to be written now; nil when it is over
  *   endpoint:pending() -> bytes
  *   endpoint:finish()                      ends the connection when all is written
  *   endpoint:free()                        forgets everything; to be called when it is closed
  *
- * changed() is called from loop:poll() and loop:flush(), when bytes arrived and when no more than
- * `most` bytes are left to write. With `most` bytes unread nothing more is read from the
+ * changed(over) is called from loop:poll() and loop:flush(), when bytes arrived, when the peer said
+ * that no more will come (it may still read what is written, except in memory) and when no more
+ * than `most` bytes are left to write. With `most` bytes unread nothing more is read from the
  * connection, so a peer that sends too fast waits; one read (WEIR_LOOP_BUFFER) may exceed that.
  * What is written is not bounded here: whoever writes waits while `pending` is above `most`.
  */
@@ -35,7 +37,7 @@ typedef struct lua_bytes {
   int changed;
   size_t most;
   queue in, out;
-  bool finishing, ended;
+  bool finishing, input_over, ended;
 } lua_bytes;
 
 static void queue_clear(queue *q) {
@@ -85,15 +87,14 @@ static lua_bytes *of(const weir_endpoint *endpoint) {
   return weir_list_of(endpoint, lua_bytes, endpoint);
 }
 
-static int push_nothing(lua_State *L, void *arg) {
-  (void)L;
-  (void)arg;
-  return 0;
+static int push_over(lua_State *L, void *arg) {
+  lua_pushboolean(L, ((const lua_bytes *)arg)->input_over);
+  return 1;
 }
 
 /* A connection that is closed from outside the loop may still write: whoever closes it knows. */
 static void tell(lua_bytes *bytes) {
-  if (bytes->box->running) weir_lua_callback(bytes->box, bytes->changed, push_nothing, NULL);
+  if (bytes->box->running) weir_lua_callback(bytes->box, bytes->changed, push_over, bytes);
 }
 
 static weir_status feed(weir_endpoint *endpoint, const void *data, size_t len, uint64_t now) {
@@ -136,6 +137,13 @@ static uint64_t deadline(const weir_endpoint *endpoint) {
   return WEIR_NEVER;
 }
 
+static int input_ended(weir_endpoint *endpoint) {
+  lua_bytes *bytes = of(endpoint);
+  bytes->input_over = true;
+  tell(bytes);
+  return 1;
+}
+
 static void ended(weir_endpoint *endpoint, weir_status reason) {
   (void)reason;
   of(endpoint)->ended = true; /* Lua hears it from the connection */
@@ -163,6 +171,7 @@ int weir_lua_bytes(lua_State *L) {
                    .sent = sent,
                    .tick = tick,
                    .deadline = deadline,
+                   .input_ended = input_ended,
                    .ended = ended,
                    .finished = finished},
       .box = box,
@@ -178,7 +187,11 @@ static lua_bytes *check(lua_State *L) { return luaL_checkudata(L, 1, BYTES); }
 
 static int bytes_read(lua_State *L) {
   lua_bytes *bytes = check(L);
-  if (bytes->in.len == 0) return 0;
+  if (bytes->in.len == 0) {
+    if (!bytes->input_over) return 0;
+    lua_pushboolean(L, 0);
+    return 1;
+  }
   bool was_full = bytes->in.len >= bytes->most;
   lua_pushlstring(L, (const char *)bytes->in.data + bytes->in.start, bytes->in.len);
   queue_drop(&bytes->in, bytes->in.len);

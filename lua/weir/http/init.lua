@@ -89,6 +89,7 @@ end
 
 -- Writes; a connection whose client takes nothing is of no more use.
 local function send(self, data)
+  self.written = runtime.now()
   local ok, err = self.bytes:write(data, self.server.write_timeout)
   if not ok then
     self.bytes:close()
@@ -110,6 +111,22 @@ local function refuse(self, status, why)
   respond(self, status, {}, why .. "\n", true)
 end
 
+-- A client that ends its side has left, or only says that it will ask for nothing more. What is written next tells; an
+-- iterator that has nothing to write waits for nobody, perhaps, and is given the time that a write has.
+local function doubt(self)
+  if self.doubted then
+    return
+  end
+  self.doubted = runtime.timer(self.written + self.server.write_timeout, function()
+    self.doubted = nil
+    if self.streaming and runtime.now() < self.written + self.server.write_timeout then
+      doubt(self)
+    elseif self.streaming then
+      self.task:cancel("the client is gone")
+    end
+  end)
+end
+
 -- Writes what an iterator gives, in chunks or, for HTTP/1.0, until the end of the connection.
 local function stream(self, request, status, headers, body, close)
   local chunked = request.version == 1
@@ -119,6 +136,9 @@ local function stream(self, request, status, headers, body, close)
     return ok and not frame.close
   end
   self.streaming = true
+  if self.bytes.over then
+    doubt(self)
+  end
   while ok do
     local part = body()
     if part == nil then
@@ -273,8 +293,16 @@ local function accept(server, conn)
       end
     end
   end)
+  bytes.on_end = function()
+    if self.streaming then
+      doubt(self)
+    end
+  end
   bytes.on_close = function()
     forget(self)
+    if self.doubted then
+      self.doubted:cancel()
+    end
     if self.streaming then -- nobody is left to read what the iterator would give
       self.task:cancel("the client is gone")
     end
@@ -332,7 +360,8 @@ end
 -- (name to value), `headers` (lower-case names), `body` and `target` (as it came). It returns a status; headers (name
 -- to value or list of values), or nil; and the body: a string, nil, or an iterator of strings, which are sent as they
 -- come until it gives nil. Of `HEAD` the body is not sent. Where it raises, 500 is answered and the error logged; in
--- the middle of an iterator the connection is broken off. When the client leaves, an iterator that waits is cancelled.
+-- the middle of an iterator the connection is broken off. When the client leaves, an iterator that waits is cancelled;
+-- one that only ends its side of the connection, as `nc -N` does, still gets the response.
 -- @tparam string address tcp://host:port (port 0: any) or unix://path
 -- @tparam function handler
 -- @tparam[opt] table options
@@ -345,7 +374,8 @@ end
 -- @tparam[opt=60] number options.idle_timeout seconds between two requests
 -- @tparam[opt=10] number options.head_timeout seconds for the head of a request
 -- @tparam[opt=60] number options.body_timeout seconds for the body of a request
--- @tparam[opt=30] number options.write_timeout seconds for which a client may take nothing of a response
+-- @tparam[opt=30] number options.write_timeout seconds for which a client may take nothing of a response, and for which
+--   an iterator may give nothing to one that has ended its side
 -- @return the server: `url` (http://..., with the real port), `close(timeout)`; or nil and an error: "in_use",
 --   "insecure", "bad_url", "denied" ...
 function M.listen(address, handler, options)

@@ -17,7 +17,8 @@ Bytes.__index = Bytes
 return function(runtime, loop)
   --- Reads and writes a connection as plain bytes, from now on.
   --
-  -- One task reads and one task writes at a time; they may be the same.
+  -- One task reads and one task writes at a time; they may be the same. A peer that has ended its side can still be
+  -- written to, except in memory: `finish` or `close` ends the connection.
   -- @param conn of `runtime.dial` or `runtime.listen`
   -- @tparam[opt] table opts `buffer` (256 KiB): what may wait in either direction
   -- @return it, with `read`, `write`, `finish` and `close`; or nil and an error
@@ -30,10 +31,16 @@ return function(runtime, loop)
       open = true,
       reader = false,
       writer = false,
+      over = false, -- the peer sends no more
+      on_end = false, -- called once, in a turn, when that begins
       on_close = false, -- called once, in a turn, when the connection is gone
     }, Bytes)
-    self.endpoint = loop:bytes(self.most, function()
+    self.endpoint = loop:bytes(self.most, function(over)
+      self.over = over
       self:wake()
+      if over and self.on_end then
+        self.on_end()
+      end
     end)
     local ok, err = conn:attach(self.endpoint, function(why)
       self.open, self.err = false, why or CLOSED
@@ -74,7 +81,8 @@ return function(runtime, loop)
 
   --- Takes all that has arrived, and waits where that is nothing.
   -- @tparam[opt] number timeout
-  -- @treturn string at least one byte; or nil and an error: "timeout", "cancelled", "closed" (in order), "reset" ...
+  -- @treturn string at least one byte; or nil and an error: "timeout", "cancelled", "closed" (the peer sends no more),
+  --   "reset" ...
   function Bytes:read(timeout)
     local deadline = runtime.deadline(timeout, 2)
     local err = runtime.tick()
@@ -87,7 +95,7 @@ return function(runtime, loop)
       end
       if data then
         return data
-      elseif not self.open or self.finished then
+      elseif data == false or not self.open or self.finished then
         return nil, self.err or CLOSED
       end
       err = wait(self, "reader", deadline)

@@ -1,4 +1,5 @@
 local errors = require("weir.errors")
+local luv = require("luv")
 local runtime = require("weir.runtime")
 local tasks = require("weir.task")
 local support = require("spec.lua.support")
@@ -110,3 +111,44 @@ for _, kind in ipairs({ "memory", "tcp" }) do
     end)
   end)
 end
+
+describe("runtime.bytes", function()
+  it("can be written to when the other side sends no more, and is read to the end first", function()
+    tasks.run(function()
+      local accepted, told = nil, 0
+      local listener = assert(runtime.listen("tcp://127.0.0.1:0", nil, function(conn)
+        accepted = runtime.bytes(conn)
+        accepted.on_end = function()
+          told = told + 1
+        end
+      end))
+      local socket, got, over = luv.new_tcp(), "", false
+      socket:connect("127.0.0.1", tonumber(listener.url:match("%d+$")), function()
+        socket:write("question")
+        socket:shutdown()
+        socket:read_start(function(_, data)
+          got, over = got .. (data or ""), data == nil
+        end)
+      end)
+      eventually(function()
+        return told > 0
+      end)
+      assert.equal("question", accepted:read(5))
+      fails("closed", accepted:read(5))
+      for i = 1, 3 do
+        assert(accepted:write(tostring(i)))
+        tasks.sleep(0.002)
+      end
+      assert.is_true(accepted.open)
+      assert.is_false(over)
+      accepted:finish()
+      eventually(function()
+        return over and not accepted.open
+      end)
+      assert.equal("123", got)
+      assert.equal(1, told)
+      support.close(socket)
+      listener:close()
+    end)
+  end)
+end)

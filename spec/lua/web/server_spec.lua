@@ -1,6 +1,7 @@
 local errors = require("weir.errors")
 local http = require("weir.http")
 local log = require("weir.log")
+local luv = require("luv")
 local runtime = require("weir.runtime")
 local tasks = require("weir.task")
 local support = require("spec.lua.support")
@@ -28,6 +29,7 @@ local function read_until(socket, pattern)
     local data, err = socket:read(5)
     if not data then
       assert(not errors.is(err, "timeout"), "nothing came after: " .. text)
+      socket:close()
       break
     end
     text = text .. data
@@ -40,6 +42,34 @@ local function talk(server, text)
   local socket = connect(server)
   socket:write(text)
   return read_until(socket)
+end
+
+-- The same, of a client that says with its request that it will send no more; it reads as `pace(bytes)` lets it.
+local function talk_once(server, text, pace)
+  local socket, parts, over = luv.new_tcp(), {}, false
+  local count = 0
+  socket:connect("127.0.0.1", tonumber(server.url:match("%d+$")), function(err)
+    assert(not err, err)
+    socket:write(text)
+    socket:shutdown()
+    local function on_read(_, data)
+      over = data == nil
+      parts[#parts + 1], count = data, count + #(data or "")
+      if data and pace then
+        socket:read_stop()
+        tasks.spawn(function()
+          pace(count)
+          socket:read_start(on_read)
+        end)
+      end
+    end
+    socket:read_start(on_read)
+  end)
+  eventually(function()
+    return over
+  end, 20)
+  support.close(socket)
+  return table.concat(parts)
 end
 
 local function status_of(text)
@@ -153,6 +183,65 @@ describe("weir.http", function()
     assert.equal("", text:match("\r\n\r\n(.*)$"))
   end))
 
+  it("answers a client that ends its side with the request, however long that takes", in_task(function()
+    local server = serve(function(request)
+      tasks.sleep(0.05)
+      return 200, nil, "(" .. request.path .. ")"
+    end)
+    local text = talk_once(server, (GET:gsub("/", "/1", 1)) .. (GET:gsub("/", "/2", 1)))
+    assert.truthy(text:find("%(/1%).*%(/2%)$"))
+    eventually(function()
+      return server:stats().connections == 0
+    end)
+  end))
+
+  it("gives all of a large response to such a client, as slowly as it reads", in_task(function()
+    local body = ("0123456789abcdef"):rep(500000)
+    local server = serve(function()
+      return 200, nil, body
+    end)
+    local n = 0
+    local text = talk_once(server, LAST, function()
+      n = n + 1
+      tasks.sleep(n <= 20 and 0.002 or 0)
+    end)
+    assert.is_true(text:match("\r\n\r\n(.*)$") == body)
+  end))
+
+  it("gives such a client all that an iterator has", in_task(function()
+    local n = 0
+    local text = talk_once(serve(function()
+      return 200, nil, function()
+        n = n + 1
+        tasks.sleep(0.02)
+        return n <= 5 and tostring(n) or nil
+      end
+    end, { write_timeout = 5 }), GET)
+    assert.truthy(text:find("1\r\n4\r\n1\r\n5\r\n0\r\n\r\n", 1, true))
+    assert.equal(6, n)
+  end))
+
+  it("ends an iterator that goes on to write when the client has left", in_task(function()
+    local n = 0
+    local server = serve(function()
+      return 200, nil, function()
+        n = n + 1
+        tasks.sleep(0.002)
+        return "part"
+      end
+    end)
+    local socket = connect(server)
+    socket:write(GET)
+    read_until(socket, "part")
+    socket:close()
+    eventually(function()
+      return server:stats().connections == 0
+    end)
+    local last = n
+    tasks.sleep(0.02)
+    assert.equal(last, n)
+  end))
+
   it("cancels an iterator that waits when the client leaves", in_task(function()
     local cancelled
     local server = serve(function()
@@ -160,7 +249,7 @@ describe("weir.http", function()
         local _, err = tasks.sleep(60)
         cancelled = err
       end
-    end)
+    end, { write_timeout = 0.05 })
     local socket = connect(server)
     socket:write(GET)
     read_until(socket, "\r\n\r\n")
@@ -246,7 +335,7 @@ describe("weir.http", function()
     local socket = connect(server)
     eventually(function() -- however long it goes on to send
       tasks.sleep(0.005)
-      return not socket:write("x")
+      return socket.over or not socket:write("x")
     end)
     assert.equal(408, status_of(read_until(socket)))
   end))
@@ -259,7 +348,6 @@ describe("weir.http", function()
         return ("x"):rep(100000)
       end
     end, { write_timeout = 0.1 })
-    local luv = require("luv")
     local socket = luv.new_tcp()
     socket:connect("127.0.0.1", tonumber(server.url:match("%d+$")), function()
       socket:write(GET)
@@ -357,9 +445,13 @@ describe("weir.http", function()
     eventually(function()
       return began == 2 and server:stats().connections == 3
     end)
+    local readers = {}
+    for name, socket in pairs({ slow = slow, idle = idle }) do
+      readers[name] = tasks.spawn(read_until, socket)
+    end
     assert.is_true(server:close(5))
-    assert.truthy(read_until(slow):find("done$"))
-    assert.equal("", read_until(idle))
+    assert.truthy(readers.slow:join(5):find("done$"))
+    assert.equal("", readers.idle:join(5))
     fails("refused", runtime.dial((server.url:gsub("^http", "tcp"))))
     assert.is_true(server:close())
   end))
