@@ -88,6 +88,36 @@ static void tear_down(world *w) {
   assert_null(weir_list_first(&w->hub.ready));
 }
 
+/* A test made with this gets a world as its state, in the memory of a memory_test. */
+#define world_test(name) cmocka_unit_test_setup_teardown(name, make_world, end_world)
+
+static int make_world(void **state) {
+  world *w = malloc(sizeof *w);
+  if (w == NULL || weir_test_set_up(state) != 0) {
+    free(w);
+    return -1;
+  }
+  set_up(w, *state);
+  *state = w;
+  return 0;
+}
+
+static int end_world(void **state) {
+  world *w = *state;
+  tear_down(w);
+  *state = w->memory;
+  free(w);
+  return weir_test_tear_down(state);
+}
+
+/* Ends the world of a test, and begins another. */
+static world *anew(void **state) {
+  world *w = *state;
+  tear_down(w);
+  set_up(w, w->memory);
+  return w;
+}
+
 static uint32_t events(weir_source *source) {
   const uint32_t bits = source->pending;
   weir_source_clear(source);
@@ -125,20 +155,19 @@ static weir_subscribe request_for(const unsigned char *stream) {
   return subscribe;
 }
 
-static void accept_with(world *w, weir_session *session, weir_producer *producer) {
+static void accept_with(weir_session *session, weir_producer *producer) {
   const weir_request *request = weir_session_next_request(session);
   assert_non_null(request);
   uint64_t id;
   assert_ok(weir_session_accept(session, request->id, producer, request->subscribe.codec,
                                 request->subscribe.schema, &id));
-  (void)w;
 }
 
 /* Alice reads what Bob produces. */
 static void subscribe_with(world *w, weir_subscribe subscribe) {
   assert_ok(weir_session_subscribe(w->alice, w->consumer, &subscribe, &w->inlet));
   talk(w);
-  accept_with(w, w->bob, w->producer);
+  accept_with(w->bob, w->producer);
   talk(w);
   assert_int_equal(w->inlet->state, WEIR_INLET_OPEN);
 }
@@ -176,57 +205,51 @@ static void nodes_learn_of_each_other_however_the_bytes_are_cut(void **state) {
   const weir_slice tags[] = {{NULL, (const unsigned char *)"gpu", 3},
                              {NULL, (const unsigned char *)"eu", 2}};
   for (size_t cut = 0; cut < 30; cut++) {
-    world w;
-    set_up(&w, *state);
-    w.cut = cut;
+    world *w = anew(state);
+    w->cut = cut;
     weir_session_config alice = config_of(true), bob = config_of(false);
     alice.tags = tags;
     alice.tag_count = 2;
     alice.agent = (weir_slice){NULL, (const unsigned char *)"weir/0", 6};
-    w.alice = make_session(&w, &alice);
-    w.bob = make_session(&w, &bob);
-    assert_null(weir_session_peer(w.bob));
-    talk(&w);
-    assert_true(events(weir_session_source(w.alice)) & WEIR_SESSION_READY);
-    assert_true(events(weir_session_source(w.bob)) & WEIR_SESSION_READY);
-    const weir_hello *peer = weir_session_peer(w.bob);
+    w->alice = make_session(w, &alice);
+    w->bob = make_session(w, &bob);
+    assert_null(weir_session_peer(w->bob));
+    talk(w);
+    assert_true(events(weir_session_source(w->alice)) & WEIR_SESSION_READY);
+    assert_true(events(weir_session_source(w->bob)) & WEIR_SESSION_READY);
+    const weir_hello *peer = weir_session_peer(w->bob);
     assert_memory_equal(peer->node, ALICE, WEIR_ID_SIZE);
     assert_int_equal(peer->tag_count, 2);
     assert_memory_equal(peer->tags[1].ptr, "eu", 2);
     assert_int_equal(peer->agent.len, 6);
-    peer = weir_session_peer(w.alice);
+    peer = weir_session_peer(w->alice);
     assert_memory_equal(peer->node, BOB, WEIR_ID_SIZE);
     assert_int_equal(peer->tag_count, 0);
-    tear_down(&w);
   }
 }
 
 static void nodes_of_two_networks_part_with_wrong_network(void **state) {
-  world w;
-  set_up(&w, *state);
+  world *w = *state;
   weir_session_config alice = config_of(true), bob = config_of(false);
   memcpy(alice.network, ELSEWHERE, WEIR_ID_SIZE);
-  w.alice = make_session(&w, &alice);
-  w.bob = make_session(&w, &bob);
-  talk(&w);
-  assert_ended(w.alice, WEIR_CLOSE_WRONG_NETWORK, "the two nodes are in different networks");
-  assert_ended(w.bob, WEIR_CLOSE_WRONG_NETWORK, "the two nodes are in different networks");
-  assert_true(left(&w)->finished(left(&w)));
-  assert_true(right(&w)->finished(right(&w)));
-  tear_down(&w);
+  w->alice = make_session(w, &alice);
+  w->bob = make_session(w, &bob);
+  talk(w);
+  assert_ended(w->alice, WEIR_CLOSE_WRONG_NETWORK, "the two nodes are in different networks");
+  assert_ended(w->bob, WEIR_CLOSE_WRONG_NETWORK, "the two nodes are in different networks");
+  assert_true(left(w)->finished(left(w)));
+  assert_true(right(w)->finished(right(w)));
 }
 
 static void a_node_that_connects_to_itself_is_told(void **state) {
-  world w;
-  set_up(&w, *state);
+  world *w = *state;
   weir_session_config alice = config_of(true), bob = config_of(false);
   memcpy(bob.node, ALICE, WEIR_ID_SIZE);
-  w.alice = make_session(&w, &alice);
-  w.bob = make_session(&w, &bob);
-  talk(&w);
-  assert_ended(w.alice, WEIR_CLOSE_CANCELLED, "the node connected to itself");
-  assert_ended(w.bob, WEIR_CLOSE_CANCELLED, "the node connected to itself");
-  tear_down(&w);
+  w->alice = make_session(w, &alice);
+  w->bob = make_session(w, &bob);
+  talk(w);
+  assert_ended(w->alice, WEIR_CLOSE_CANCELLED, "the node connected to itself");
+  assert_ended(w->bob, WEIR_CLOSE_CANCELLED, "the node connected to itself");
 }
 
 /* --- a peer made by hand ---------------------------------------------------------------------- */
@@ -263,27 +286,24 @@ static raw_stream *raw_friend(world *w) {
 }
 
 static void a_peer_of_another_version_is_told_so(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *control = raw_client(&w);
+  world *w = *state;
+  raw_stream *control = raw_client(w);
   weir_hello hello = hello_of(true);
   hello.version_min = 2;
   hello.version_max = 9;
   say_hello(control, &hello);
-  talk(&w);
-  assert_ended(w.bob, WEIR_CLOSE_BAD_VERSION, "no version of the protocol in common");
+  talk(w);
+  assert_ended(w->bob, WEIR_CLOSE_BAD_VERSION, "no version of the protocol in common");
   assert_int_equal(raw_close_code(control), WEIR_CLOSE_BAD_VERSION);
-  tear_down(&w);
 }
 
 static void a_peer_that_also_speaks_later_versions_is_answered_with_ours(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *control = raw_client(&w);
+  world *w = *state;
+  raw_stream *control = raw_client(w);
   weir_hello hello = hello_of(true);
   hello.version_max = 9;
   say_hello(control, &hello);
-  talk(&w);
+  talk(w);
   const unsigned char *payload;
   size_t len;
   weir_hello answer;
@@ -291,24 +311,21 @@ static void a_peer_that_also_speaks_later_versions_is_answered_with_ours(void **
   assert_ok(weir_read_hello(payload, len, &answer));
   assert_int_equal(answer.version_min, 1);
   assert_int_equal(answer.version_max, 1);
-  assert_alive(w.bob);
-  tear_down(&w);
+  assert_alive(w->bob);
 }
 
 static void bytes_that_are_not_yamux_end_the_session(void **state) {
   static const char HTTP[] = "GET / HTTP/1.1\r\nHost: example\r\n\r\n";
-  world w;
-  set_up(&w, *state);
+  world *w = *state;
   weir_session_config bob = config_of(false);
-  w.bob = make_session(&w, &bob);
-  weir_endpoint *endpoint = weir_session_endpoint(w.bob);
-  assert_status(endpoint->feed(endpoint, HTTP, sizeof HTTP - 1, w.hub.now), WEIR_E_VERSION);
-  assert_ended(w.bob, WEIR_CLOSE_PROTOCOL, NULL);
-  assert_int_equal(events(weir_session_source(w.bob)), WEIR_SESSION_ENDED);
+  w->bob = make_session(w, &bob);
+  weir_endpoint *endpoint = weir_session_endpoint(w->bob);
+  assert_status(endpoint->feed(endpoint, HTTP, sizeof HTTP - 1, w->hub.now), WEIR_E_VERSION);
+  assert_ended(w->bob, WEIR_CLOSE_PROTOCOL, NULL);
+  assert_int_equal(events(weir_session_source(w->bob)), WEIR_SESSION_ENDED);
   unsigned char bytes[64];
-  assert_true(take_output(endpoint, bytes, sizeof bytes, w.hub.now) > 0);
+  assert_true(take_output(endpoint, bytes, sizeof bytes, w->hub.now) > 0);
   assert_true(endpoint->finished(endpoint));
-  tear_down(&w);
 }
 
 static void garbage_on_the_control_stream_ends_the_session(void **state) {
@@ -316,118 +333,102 @@ static void garbage_on_the_control_stream_ends_the_session(void **state) {
                                         "\377\377\377\377"};
   static const size_t LENGTHS[] = {12, 4, 8, 4};
   for (size_t i = 0; i < 4; i++) {
-    world w;
-    set_up(&w, *state);
-    raw_stream *control = raw_client(&w);
+    world *w = anew(state);
+    raw_stream *control = raw_client(w);
     raw_write(control, GARBAGE[i], LENGTHS[i]);
-    talk(&w);
-    assert_ended(w.bob, WEIR_CLOSE_PROTOCOL, NULL);
+    talk(w);
+    assert_ended(w->bob, WEIR_CLOSE_PROTOCOL, NULL);
     assert_int_equal(raw_close_code(control), WEIR_CLOSE_PROTOCOL);
-    tear_down(&w);
   }
 }
 
 static void a_peer_that_says_nothing_is_left_after_the_handshake_timeout(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_client(&w);
-  talk(&w);
-  weir_endpoint *endpoint = weir_session_endpoint(w.bob);
-  const uint64_t deadline = w.hub.now + 10 * WEIR_SECOND;
+  world *w = *state;
+  raw_client(w);
+  talk(w);
+  weir_endpoint *endpoint = weir_session_endpoint(w->bob);
+  const uint64_t deadline = w->hub.now + 10 * WEIR_SECOND;
   assert_int_equal(endpoint->deadline(endpoint), deadline);
-  w.hub.now = deadline - 1;
-  assert_ok(endpoint->tick(endpoint, w.hub.now));
-  assert_alive(w.bob);
-  w.hub.now = deadline;
-  assert_ok(endpoint->tick(endpoint, w.hub.now));
-  assert_ended(w.bob, WEIR_CLOSE_TIMEOUT, "the peer did not say hello in time");
-  talk(&w);
+  w->hub.now = deadline - 1;
+  assert_ok(endpoint->tick(endpoint, w->hub.now));
+  assert_alive(w->bob);
+  w->hub.now = deadline;
+  assert_ok(endpoint->tick(endpoint, w->hub.now));
+  assert_ended(w->bob, WEIR_CLOSE_TIMEOUT, "the peer did not say hello in time");
+  talk(w);
   assert_true(endpoint->finished(endpoint));
-  tear_down(&w);
 }
 
 static void a_transport_that_ends_during_the_greeting_ends_the_session(void **state) {
-  world w;
-  set_up(&w, *state);
+  world *w = *state;
   weir_session_config alice = config_of(true);
-  w.alice = make_session(&w, &alice);
-  weir_endpoint *endpoint = weir_session_endpoint(w.alice);
+  w->alice = make_session(w, &alice);
+  weir_endpoint *endpoint = weir_session_endpoint(w->alice);
   endpoint->ended(endpoint, WEIR_OK);
-  assert_ended(w.alice, WEIR_CLOSE_UNEXPECTED, "the connection was lost");
+  assert_ended(w->alice, WEIR_CLOSE_UNEXPECTED, "the connection was lost");
   assert_true(endpoint->finished(endpoint));
-  tear_down(&w);
 }
 
 static void a_control_stream_that_ends_or_is_reset_ends_the_session(void **state) {
   for (int reset = 0; reset < 2; reset++) {
-    world w;
-    set_up(&w, *state);
-    raw_stream *control = raw_friend(&w);
+    world *w = anew(state);
+    raw_stream *control = raw_friend(w);
     if (reset) {
       weir_yamux_reset(control->stream);
     } else {
       weir_yamux_shutdown(control->stream);
     }
-    talk(&w);
-    assert_ended(w.bob, WEIR_CLOSE_UNEXPECTED, NULL);
-    tear_down(&w);
+    talk(w);
+    assert_ended(w->bob, WEIR_CLOSE_UNEXPECTED, NULL);
   }
 }
 
 static void a_go_away_for_an_error_ends_the_session(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_friend(&w);
-  weir_yamux_go_away(w.raw->yamux, WEIR_YAMUX_INTERNAL_ERROR);
-  talk(&w);
-  assert_ended(w.bob, WEIR_CLOSE_PROTOCOL, "the peer ended the session with an error");
-  weir_endpoint *endpoint = weir_session_endpoint(w.bob);
+  world *w = *state;
+  raw_friend(w);
+  weir_yamux_go_away(w->raw->yamux, WEIR_YAMUX_INTERNAL_ERROR);
+  talk(w);
+  assert_ended(w->bob, WEIR_CLOSE_PROTOCOL, "the peer ended the session with an error");
+  weir_endpoint *endpoint = weir_session_endpoint(w->bob);
   assert_true(endpoint->finished(endpoint));
-  tear_down(&w);
 }
 
 static void a_session_that_is_closed_tells_its_peer_why(void **state) {
-  world w;
-  set_up(&w, *state);
-  connect_nodes(&w);
-  weir_session_close(w.alice, WEIR_CLOSE_SHUTDOWN, "the node was closed");
-  weir_session_close(w.alice, WEIR_CLOSE_PROTOCOL, "only the first close counts");
-  talk(&w);
-  assert_ended(w.alice, WEIR_CLOSE_SHUTDOWN, "the node was closed");
-  assert_ended(w.bob, WEIR_CLOSE_SHUTDOWN, "the node was closed");
-  assert_true(left(&w)->finished(left(&w)));
-  assert_true(right(&w)->finished(right(&w)));
-  tear_down(&w);
+  world *w = *state;
+  connect_nodes(w);
+  weir_session_close(w->alice, WEIR_CLOSE_SHUTDOWN, "the node was closed");
+  weir_session_close(w->alice, WEIR_CLOSE_PROTOCOL, "only the first close counts");
+  talk(w);
+  assert_ended(w->alice, WEIR_CLOSE_SHUTDOWN, "the node was closed");
+  assert_ended(w->bob, WEIR_CLOSE_SHUTDOWN, "the node was closed");
+  assert_true(left(w)->finished(left(w)));
+  assert_true(right(w)->finished(right(w)));
 }
 
 static void an_unknown_control_frame_is_skipped_if_it_may_be(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *control = raw_friend(&w);
+  world *w = *state;
+  raw_stream *control = raw_friend(w);
   raw_write(control, "\0\0\0\7\200\0\0\0abc", 11);
-  talk(&w);
-  assert_alive(w.bob);
+  talk(w);
+  assert_alive(w->bob);
   raw_write(control, "\0\0\0\7\177\0\0\0abc", 11);
-  talk(&w);
-  assert_ended(w.bob, WEIR_CLOSE_PROTOCOL, "malformed control frame");
-  tear_down(&w);
+  talk(w);
+  assert_ended(w->bob, WEIR_CLOSE_PROTOCOL, "malformed control frame");
 }
 
 static void too_many_or_too_long_tags_are_refused_at_home(void **state) {
-  world w;
-  set_up(&w, *state);
+  world *w = *state;
   weir_slice tags[WEIR_MAX_TAGS + 1];
   for (size_t i = 0; i <= WEIR_MAX_TAGS; i++)
     tags[i] = (weir_slice){NULL, NETWORK, 32};
   weir_session_config config = config_of(true);
   config.tags = tags;
   config.tag_count = WEIR_MAX_TAGS + 1;
-  assert_null(make_session(&w, &config));
+  assert_null(make_session(w, &config));
   static const unsigned char LONG[WEIR_MAX_NAME + 1] = {0};
   tags[0] = (weir_slice){NULL, LONG, sizeof LONG};
   config.tag_count = 1;
-  assert_null(make_session(&w, &config));
-  tear_down(&w);
+  assert_null(make_session(w, &config));
 }
 
 /* --- announcements ---------------------------------------------------------------------------- */
@@ -441,74 +442,67 @@ static void announcements_arrive_in_order_in_both_directions(void **state) {
   enum {
     COUNT = 3000
   };
-  world w;
-  set_up(&w, *state);
-  w.cut = 700;
-  connect_nodes(&w);
+  world *w = *state;
+  w->cut = 700;
+  connect_nodes(w);
   unsigned char *ids = malloc((size_t)COUNT * WEIR_ID_SIZE), id[WEIR_ID_SIZE];
   for (unsigned i = 0; i < COUNT; i++)
     number_id(ids + (size_t)i * WEIR_ID_SIZE, i);
-  assert_int_equal(weir_session_announce(w.alice, true, ids, COUNT), COUNT);
-  assert_int_equal(weir_session_announce(w.alice, false, ids, 1), 1);
-  assert_int_equal(weir_session_announce(w.bob, true, ids + WEIR_ID_SIZE, 1), 1);
-  talk(&w);
+  assert_int_equal(weir_session_announce(w->alice, true, ids, COUNT), COUNT);
+  assert_int_equal(weir_session_announce(w->alice, false, ids, 1), 1);
+  assert_int_equal(weir_session_announce(w->bob, true, ids + WEIR_ID_SIZE, 1), 1);
+  talk(w);
   bool add;
   for (unsigned i = 0; i < COUNT; i++) {
-    assert_true(weir_session_next_announcement(w.bob, &add, id));
+    assert_true(weir_session_next_announcement(w->bob, &add, id));
     assert_true(add);
     assert_int_equal(weir_get_u32(id), i);
   }
-  assert_true(weir_session_next_announcement(w.bob, &add, id));
+  assert_true(weir_session_next_announcement(w->bob, &add, id));
   assert_false(add);
-  assert_false(weir_session_next_announcement(w.bob, &add, id));
-  assert_true(weir_session_next_announcement(w.alice, &add, id));
+  assert_false(weir_session_next_announcement(w->bob, &add, id));
+  assert_true(weir_session_next_announcement(w->alice, &add, id));
   assert_int_equal(weir_get_u32(id), 1);
   free(ids);
-  tear_down(&w);
 }
 
 static void announcing_waits_for_a_peer_that_does_not_read(void **state) {
   enum {
     COUNT = 20000
   };
-  world w;
-  set_up(&w, *state);
-  connect_nodes(&w);
+  world *w = *state;
+  connect_nodes(w);
   unsigned char *ids = calloc(COUNT, WEIR_ID_SIZE), id[WEIR_ID_SIZE];
   for (unsigned i = 0; i < COUNT; i++)
     number_id(ids + (size_t)i * WEIR_ID_SIZE, i);
-  size_t taken = weir_session_announce(w.alice, true, ids, COUNT);
+  size_t taken = weir_session_announce(w->alice, true, ids, COUNT);
   assert_true(taken < COUNT);
-  assert_true(w.memory->bytes < 1024 * 1024);
+  assert_true(w->memory->bytes < 1024 * 1024);
   unsigned expected = 0;
   bool add;
   for (;;) {
-    events(weir_session_source(w.alice));
-    talk(&w);
-    while (weir_session_next_announcement(w.bob, &add, id))
+    events(weir_session_source(w->alice));
+    talk(w);
+    while (weir_session_next_announcement(w->bob, &add, id))
       assert_int_equal(weir_get_u32(id), expected++);
     if (taken == COUNT) break;
-    assert_true(events(weir_session_source(w.alice)) & WEIR_SESSION_WRITABLE);
-    taken += weir_session_announce(w.alice, true, ids + taken * WEIR_ID_SIZE, COUNT - taken);
+    assert_true(events(weir_session_source(w->alice)) & WEIR_SESSION_WRITABLE);
+    taken += weir_session_announce(w->alice, true, ids + taken * WEIR_ID_SIZE, COUNT - taken);
   }
   assert_int_equal(expected, COUNT);
   free(ids);
-  tear_down(&w);
 }
 
 static void nothing_is_announced_before_the_greeting(void **state) {
-  world w;
-  set_up(&w, *state);
+  world *w = *state;
   weir_session_config alice = config_of(true);
-  w.alice = make_session(&w, &alice);
-  assert_int_equal(weir_session_announce(w.alice, true, STREAM, 1), 0);
-  tear_down(&w);
+  w->alice = make_session(w, &alice);
+  assert_int_equal(weir_session_announce(w->alice, true, STREAM, 1), 0);
 }
 
 static void a_flood_of_announcements_ends_the_session_in_bounded_memory(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *control = raw_friend(&w);
+  world *w = *state;
+  raw_stream *control = raw_friend(w);
   weir_frame_buffer frame;
   static unsigned char ids[400 * WEIR_ID_SIZE];
   const size_t fit = weir_write_announce(&frame, true, ids, 400);
@@ -516,76 +510,70 @@ static void a_flood_of_announcements_ends_the_session_in_bounded_memory(void **s
     /* At first many ids in few frames, then few in many. */
     if (sent == 30) weir_write_announce(&frame, true, ids, 1);
     raw_frame_out(control, &frame);
-    talk(&w);
+    talk(w);
   }
   assert_int_equal(fit, 400);
-  assert_ended(w.bob, WEIR_CLOSE_PROTOCOL, "a control frame or its number is over the limit");
-  assert_true(w.memory->peak < 3 * 1024 * 1024);
-  tear_down(&w);
+  assert_ended(w->bob, WEIR_CLOSE_PROTOCOL, "a control frame or its number is over the limit");
+  assert_true(w->memory->peak < 3 * 1024 * 1024);
 }
 
 static void a_malformed_announcement_ends_the_session(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *control = raw_friend(&w);
+  world *w = *state;
+  raw_stream *control = raw_friend(w);
   weir_frame_buffer frame;
   weir_write_announce(&frame, true, STREAM, 1);
   frame.bytes[WEIR_PREAMBLE] = 9; /* no such operation */
   raw_frame_out(control, &frame);
-  talk(&w);
+  talk(w);
   bool add;
   unsigned char id[WEIR_ID_SIZE];
-  assert_false(weir_session_next_announcement(w.bob, &add, id));
-  assert_ended(w.bob, WEIR_CLOSE_PROTOCOL, "malformed control frame");
-  tear_down(&w);
+  assert_false(weir_session_next_announcement(w->bob, &add, id));
+  assert_ended(w->bob, WEIR_CLOSE_PROTOCOL, "malformed control frame");
 }
 
 /* --- subscribing ------------------------------------------------------------------------------ */
 
 static void messages_flow_both_ways_however_the_bytes_are_cut(void **state) {
   for (size_t cut = 0; cut < 400; cut = cut * 2 + 3) {
-    world w;
-    set_up(&w, *state);
-    w.cut = cut;
-    stream_nodes(&w, &(weir_producer_config){.epoch = EPOCH}, &(weir_consumer_config){0});
+    world *w = anew(state);
+    w->cut = cut;
+    stream_nodes(w, &(weir_producer_config){.epoch = EPOCH}, &(weir_consumer_config){0});
     /* And Alice produces for Bob. */
     weir_producer *producer =
-        weir_producer_new(&w.memory->alloc, &w.hub, &(weir_producer_config){.epoch = EPOCH + 1});
+        weir_producer_new(&w->memory->alloc, &w->hub, &(weir_producer_config){.epoch = EPOCH + 1});
     weir_consumer *consumer =
-        weir_consumer_new(&w.memory->alloc, &w.hub, &(weir_consumer_config){0});
+        weir_consumer_new(&w->memory->alloc, &w->hub, &(weir_consumer_config){0});
     producer->online = true;
     weir_inlet *inlet;
     weir_subscribe subscribe = request_for(ELSEWHERE);
-    assert_ok(weir_session_subscribe(w.bob, consumer, &subscribe, &inlet));
-    talk(&w);
-    accept_with(&w, w.alice, producer);
+    assert_ok(weir_session_subscribe(w->bob, consumer, &subscribe, &inlet));
+    talk(w);
+    accept_with(w->alice, producer);
     for (unsigned i = 0; i < 500; i++) {
-      send_number(&w, i);
+      send_number(w, i);
       assert_ok(weir_producer_send(producer, &i, sizeof i));
     }
-    talk(&w);
+    talk(w);
     weir_item item;
     for (unsigned i = 0; i < 500; i++) {
-      expect_number(&w, i, i);
+      expect_number(w, i, i);
       assert_ok(weir_consumer_peek(consumer, &item));
       assert_memory_equal(item.payload, &i, sizeof i);
       assert_int_equal(item.epoch, EPOCH + 1);
-      assert_int_equal(item.time, w.hub.time);
+      assert_int_equal(item.time, w->hub.time);
       assert_memory_equal(item.inlet->node, ALICE, WEIR_ID_SIZE);
       weir_consumer_pop(consumer, &item);
     }
-    expect_nothing(&w);
+    expect_nothing(w);
     weir_producer_free(producer);
     weir_consumer_free(consumer);
-    tear_down(&w);
   }
 }
 
 static void a_request_says_all_that_the_consumer_said(void **state) {
-  world w;
-  set_up(&w, *state);
-  connect_nodes(&w);
-  make_consumer(&w, &(weir_consumer_config){.max_items = 5, .max_bytes = 600});
+  world *w = *state;
+  connect_nodes(w);
+  make_consumer(w, &(weir_consumer_config){.max_items = 5, .max_bytes = 600});
   weir_subscribe subscribe = request_for(STREAM);
   subscribe.schema = (weir_slice){NULL, (const unsigned char *)"v2", 2};
   subscribe.criteria = (weir_slice){NULL, (const unsigned char *)"a > 1", 5};
@@ -593,14 +581,14 @@ static void a_request_says_all_that_the_consumer_said(void **state) {
   subscribe.has_resume = true;
   subscribe.resume_epoch = 3;
   subscribe.resume_sequence = 4;
-  assert_ok(weir_session_subscribe(w.alice, w.consumer, &subscribe, &w.inlet));
-  assert_int_equal(w.inlet->state, WEIR_INLET_OPENING);
-  events(weir_session_source(w.bob));
-  talk(&w);
-  assert_true(events(weir_session_source(w.bob)) & WEIR_SESSION_REQUEST);
-  const weir_request *request = weir_session_next_request(w.bob);
+  assert_ok(weir_session_subscribe(w->alice, w->consumer, &subscribe, &w->inlet));
+  assert_int_equal(w->inlet->state, WEIR_INLET_OPENING);
+  events(weir_session_source(w->bob));
+  talk(w);
+  assert_true(events(weir_session_source(w->bob)) & WEIR_SESSION_REQUEST);
+  const weir_request *request = weir_session_next_request(w->bob);
   assert_non_null(request);
-  assert_null(weir_session_next_request(w.bob));
+  assert_null(weir_session_next_request(w->bob));
   const weir_subscribe *got = &request->subscribe;
   assert_memory_equal(got->stream, STREAM, WEIR_ID_SIZE);
   assert_memory_equal(got->network, NETWORK, WEIR_ID_SIZE);
@@ -613,109 +601,99 @@ static void a_request_says_all_that_the_consumer_said(void **state) {
   assert_int_equal(got->resume_sequence, 4);
   assert_int_equal(got->credit_items, 5);
   assert_int_equal(got->credit_bytes, 600);
-  tear_down(&w);
 }
 
 static void a_request_is_rejected_with_a_code_and_a_reason(void **state) {
-  world w;
-  set_up(&w, *state);
-  connect_nodes(&w);
-  make_consumer(&w, &(weir_consumer_config){0});
+  world *w = *state;
+  connect_nodes(w);
+  make_consumer(w, &(weir_consumer_config){0});
   weir_subscribe subscribe = request_for(STREAM);
-  assert_ok(weir_session_subscribe(w.alice, w.consumer, &subscribe, &w.inlet));
-  talk(&w);
-  const uint64_t id = weir_session_next_request(w.bob)->id;
-  assert_ok(weir_session_reject(w.bob, id, WEIR_CLOSE_NO_CAPACITY, "full house"));
-  assert_status(weir_session_reject(w.bob, id, 1, ""), WEIR_E_CLOSED);
-  talk(&w);
-  const weir_inlet *inlet = weir_consumer_next_change(w.consumer);
-  assert_ptr_equal(inlet, w.inlet);
+  assert_ok(weir_session_subscribe(w->alice, w->consumer, &subscribe, &w->inlet));
+  talk(w);
+  const uint64_t id = weir_session_next_request(w->bob)->id;
+  assert_ok(weir_session_reject(w->bob, id, WEIR_CLOSE_NO_CAPACITY, "full house"));
+  assert_status(weir_session_reject(w->bob, id, 1, ""), WEIR_E_CLOSED);
+  talk(w);
+  const weir_inlet *inlet = weir_consumer_next_change(w->consumer);
+  assert_ptr_equal(inlet, w->inlet);
   assert_int_equal(inlet->state, WEIR_INLET_CLOSED);
   assert_int_equal(inlet->close_code, WEIR_CLOSE_NO_CAPACITY);
   assert_string_equal(inlet->reason, "full house");
-  assert_int_equal(weir_yamux_streams(weir_session_yamux(w.alice)), 1);
-  assert_int_equal(weir_yamux_streams(weir_session_yamux(w.bob)), 1);
-  assert_null(weir_consumer_next_change(w.consumer));
-  assert_null(weir_consumer_find(w.consumer, 1));
-  tear_down(&w);
+  assert_int_equal(weir_yamux_streams(weir_session_yamux(w->alice)), 1);
+  assert_int_equal(weir_yamux_streams(weir_session_yamux(w->bob)), 1);
+  assert_null(weir_consumer_next_change(w->consumer));
+  assert_null(weir_consumer_find(w->consumer, 1));
 }
 
 static void a_request_that_is_withdrawn_cannot_be_answered(void **state) {
-  world w;
-  set_up(&w, *state);
-  connect_nodes(&w);
-  make_producer(&w, &(weir_producer_config){.epoch = EPOCH});
-  make_consumer(&w, &(weir_consumer_config){0});
+  world *w = *state;
+  connect_nodes(w);
+  make_producer(w, &(weir_producer_config){.epoch = EPOCH});
+  make_consumer(w, &(weir_consumer_config){0});
   weir_subscribe subscribe = request_for(STREAM);
-  assert_ok(weir_session_subscribe(w.alice, w.consumer, &subscribe, &w.inlet));
-  talk(&w);
-  const uint64_t id = weir_session_next_request(w.bob)->id;
-  weir_inlet_close(w.inlet, WEIR_CLOSE_CANCELLED, "changed my mind");
-  talk(&w);
+  assert_ok(weir_session_subscribe(w->alice, w->consumer, &subscribe, &w->inlet));
+  talk(w);
+  const uint64_t id = weir_session_next_request(w->bob)->id;
+  weir_inlet_close(w->inlet, WEIR_CLOSE_CANCELLED, "changed my mind");
+  talk(w);
   uint64_t subscriber;
   const weir_slice raw = {NULL, (const unsigned char *)"raw", 3};
-  assert_status(weir_session_accept(w.bob, id, w.producer, raw, (weir_slice){0}, &subscriber),
+  assert_status(weir_session_accept(w->bob, id, w->producer, raw, (weir_slice){0}, &subscriber),
                 WEIR_E_CLOSED);
-  assert_int_equal(weir_yamux_streams(weir_session_yamux(w.bob)), 1);
-  tear_down(&w);
+  assert_int_equal(weir_yamux_streams(weir_session_yamux(w->bob)), 1);
 }
 
 static void a_codec_name_that_is_too_long_is_not_accepted(void **state) {
   static const unsigned char LONG[WEIR_MAX_NAME + 1] = {'x'};
-  world w;
-  set_up(&w, *state);
-  connect_nodes(&w);
-  make_producer(&w, &(weir_producer_config){.epoch = EPOCH});
-  make_consumer(&w, &(weir_consumer_config){0});
+  world *w = *state;
+  connect_nodes(w);
+  make_producer(w, &(weir_producer_config){.epoch = EPOCH});
+  make_consumer(w, &(weir_consumer_config){0});
   weir_subscribe subscribe = request_for(STREAM);
   subscribe.codec = (weir_slice){NULL, LONG, sizeof LONG};
-  assert_status(weir_session_subscribe(w.alice, w.consumer, &subscribe, &w.inlet), WEIR_E_LIMIT);
+  assert_status(weir_session_subscribe(w->alice, w->consumer, &subscribe, &w->inlet), WEIR_E_LIMIT);
   subscribe = request_for(STREAM);
-  assert_ok(weir_session_subscribe(w.alice, w.consumer, &subscribe, &w.inlet));
-  talk(&w);
-  const uint64_t id = weir_session_next_request(w.bob)->id;
+  assert_ok(weir_session_subscribe(w->alice, w->consumer, &subscribe, &w->inlet));
+  talk(w);
+  const uint64_t id = weir_session_next_request(w->bob)->id;
   uint64_t subscriber;
   const weir_slice name = {NULL, LONG, sizeof LONG};
-  assert_status(weir_session_accept(w.bob, id, w.producer, name, (weir_slice){0}, &subscriber),
+  assert_status(weir_session_accept(w->bob, id, w->producer, name, (weir_slice){0}, &subscriber),
                 WEIR_E_LIMIT);
-  assert_int_equal(w.producer->count, 0);
-  assert_ok(weir_session_reject(w.bob, id, WEIR_CLOSE_WRONG_CODEC, ""));
-  tear_down(&w);
+  assert_int_equal(w->producer->count, 0);
+  assert_ok(weir_session_reject(w->bob, id, WEIR_CLOSE_WRONG_CODEC, ""));
 }
 
 static void a_producer_that_is_closed_does_not_accept(void **state) {
-  world w;
-  set_up(&w, *state);
-  connect_nodes(&w);
-  make_producer(&w, &(weir_producer_config){.epoch = EPOCH});
-  make_consumer(&w, &(weir_consumer_config){0});
-  weir_producer_close(w.producer, WEIR_CLOSE_SHUTDOWN, "");
+  world *w = *state;
+  connect_nodes(w);
+  make_producer(w, &(weir_producer_config){.epoch = EPOCH});
+  make_consumer(w, &(weir_consumer_config){0});
+  weir_producer_close(w->producer, WEIR_CLOSE_SHUTDOWN, "");
   weir_subscribe subscribe = request_for(STREAM);
-  assert_ok(weir_session_subscribe(w.alice, w.consumer, &subscribe, &w.inlet));
-  talk(&w);
-  const uint64_t id = weir_session_next_request(w.bob)->id;
+  assert_ok(weir_session_subscribe(w->alice, w->consumer, &subscribe, &w->inlet));
+  talk(w);
+  const uint64_t id = weir_session_next_request(w->bob)->id;
   uint64_t subscriber;
   assert_status(
-      weir_session_accept(w.bob, id, w.producer, (weir_slice){0}, (weir_slice){0}, &subscriber),
+      weir_session_accept(w->bob, id, w->producer, (weir_slice){0}, (weir_slice){0}, &subscriber),
       WEIR_E_CLOSED);
-  assert_ok(weir_session_reject(w.bob, id, WEIR_CLOSE_NOT_FOUND, "gone"));
-  talk(&w);
-  assert_int_equal(w.inlet->close_code, WEIR_CLOSE_NOT_FOUND);
-  tear_down(&w);
+  assert_ok(weir_session_reject(w->bob, id, WEIR_CLOSE_NOT_FOUND, "gone"));
+  talk(w);
+  assert_int_equal(w->inlet->close_code, WEIR_CLOSE_NOT_FOUND);
 }
 
 static void the_gauge_of_a_subscriber_shows_its_credit(void **state) {
-  world w;
-  set_up(&w, *state);
-  stream_nodes(&w, &(weir_producer_config){.epoch = EPOCH},
+  world *w = *state;
+  stream_nodes(w, &(weir_producer_config){.epoch = EPOCH},
                &(weir_consumer_config){.max_items = 10, .max_bytes = 1000});
-  send_number(&w, 1);
-  talk(&w);
+  send_number(w, 1);
+  talk(w);
   weir_inlet *local;
-  weir_consumer *reader = weir_consumer_new(&w.memory->alloc, &w.hub, &(weir_consumer_config){0});
-  assert_ok(weir_consumer_attach(reader, w.producer, BOB, &local));
+  weir_consumer *reader = weir_consumer_new(&w->memory->alloc, &w->hub, &(weir_consumer_config){0});
+  assert_ok(weir_consumer_attach(reader, w->producer, BOB, &local));
   unsigned remote = 0;
-  for (weir_link *l = w.producer->subscribers.next; l != &w.producer->subscribers; l = l->next) {
+  for (weir_link *l = w->producer->subscribers.next; l != &w->producer->subscribers; l = l->next) {
     weir_outlet_gauge gauge;
     if (!weir_outlet_gauge_of(weir_list_of(l, weir_subscriber, link), &gauge)) continue;
     remote++;
@@ -724,40 +702,36 @@ static void the_gauge_of_a_subscriber_shows_its_credit(void **state) {
   }
   assert_int_equal(remote, 1);
   weir_consumer_free(reader);
-  tear_down(&w);
 }
 
 static void subscribing_waits_while_too_many_wait_for_an_answer(void **state) {
-  world w;
-  set_up(&w, *state);
-  connect_nodes(&w);
-  make_consumer(&w, &(weir_consumer_config){0});
+  world *w = *state;
+  connect_nodes(w);
+  make_consumer(w, &(weir_consumer_config){0});
   weir_subscribe subscribe = request_for(STREAM);
   unsigned opened = 0;
   weir_status status;
-  while ((status = weir_session_subscribe(w.alice, w.consumer, &subscribe, &w.inlet)) == WEIR_OK)
+  while ((status = weir_session_subscribe(w->alice, w->consumer, &subscribe, &w->inlet)) == WEIR_OK)
     opened++;
   assert_status(status, WEIR_E_AGAIN);
   assert_true(opened >= 200);
-  talk(&w);
-  events(weir_session_source(w.alice));
-  const weir_request *request = weir_session_next_request(w.bob);
-  assert_ok(weir_session_reject(w.bob, request->id, WEIR_CLOSE_NOT_FOUND, ""));
-  talk(&w);
-  assert_true(events(weir_session_source(w.alice)) & WEIR_SESSION_WRITABLE);
-  assert_ok(weir_session_subscribe(w.alice, w.consumer, &subscribe, &w.inlet));
-  tear_down(&w);
+  talk(w);
+  events(weir_session_source(w->alice));
+  const weir_request *request = weir_session_next_request(w->bob);
+  assert_ok(weir_session_reject(w->bob, request->id, WEIR_CLOSE_NOT_FOUND, ""));
+  talk(w);
+  assert_true(events(weir_session_source(w->alice)) & WEIR_SESSION_WRITABLE);
+  assert_ok(weir_session_subscribe(w->alice, w->consumer, &subscribe, &w->inlet));
 }
 
 static void nobody_subscribes_before_the_greeting(void **state) {
-  world w;
-  set_up(&w, *state);
+  world *w = *state;
   weir_session_config alice = config_of(true);
-  w.alice = make_session(&w, &alice);
-  make_consumer(&w, &(weir_consumer_config){0});
+  w->alice = make_session(w, &alice);
+  make_consumer(w, &(weir_consumer_config){0});
   weir_subscribe subscribe = request_for(STREAM);
-  assert_status(weir_session_subscribe(w.alice, w.consumer, &subscribe, &w.inlet), WEIR_E_CLOSED);
-  tear_down(&w);
+  assert_status(weir_session_subscribe(w->alice, w->consumer, &subscribe, &w->inlet),
+                WEIR_E_CLOSED);
 }
 
 static raw_stream *raw_subscribe(world *w, const weir_subscribe *subscribe) {
@@ -779,135 +753,119 @@ static weir_subscribe raw_request(void) {
 }
 
 static void a_request_of_a_peer_that_has_not_greeted_is_refused(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_client(&w);
+  world *w = *state;
+  raw_client(w);
   const weir_subscribe subscribe = raw_request();
-  raw_stream *s = raw_subscribe(&w, &subscribe);
-  assert_null(weir_session_next_request(w.bob));
+  raw_stream *s = raw_subscribe(w, &subscribe);
+  assert_null(weir_session_next_request(w->bob));
   assert_int_equal(raw_close_code(s), WEIR_CLOSE_PROTOCOL);
-  assert_alive(w.bob);
-  tear_down(&w);
+  assert_alive(w->bob);
 }
 
 static void a_request_for_another_network_is_refused(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_friend(&w);
+  world *w = *state;
+  raw_friend(w);
   weir_subscribe subscribe = raw_request();
   memcpy(subscribe.network, ELSEWHERE, WEIR_ID_SIZE);
-  raw_stream *s = raw_subscribe(&w, &subscribe);
-  assert_null(weir_session_next_request(w.bob));
+  raw_stream *s = raw_subscribe(w, &subscribe);
+  assert_null(weir_session_next_request(w->bob));
   assert_int_equal(raw_close_code(s), WEIR_CLOSE_WRONG_NETWORK);
-  assert_alive(w.bob);
-  tear_down(&w);
+  assert_alive(w->bob);
 }
 
 static void a_request_of_another_version_is_refused(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_friend(&w);
+  world *w = *state;
+  raw_friend(w);
   weir_subscribe subscribe = raw_request();
   subscribe.version = 2;
-  raw_stream *s = raw_subscribe(&w, &subscribe);
+  raw_stream *s = raw_subscribe(w, &subscribe);
   assert_int_equal(raw_close_code(s), WEIR_CLOSE_BAD_VERSION);
-  assert_alive(w.bob);
-  tear_down(&w);
+  assert_alive(w->bob);
 }
 
 static void a_stream_that_does_not_say_what_it_wants_is_closed_in_time(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_friend(&w);
-  raw_stream *s = raw_open(w.raw);
+  world *w = *state;
+  raw_friend(w);
+  raw_stream *s = raw_open(w->raw);
   raw_write(s, "\0\0", 2);
-  talk(&w);
-  weir_endpoint *endpoint = weir_session_endpoint(w.bob);
-  assert_int_equal(endpoint->deadline(endpoint), w.hub.now + 10 * WEIR_SECOND);
-  w.hub.now += 10 * WEIR_SECOND - 1;
-  assert_ok(endpoint->tick(endpoint, w.hub.now));
-  talk(&w);
+  talk(w);
+  weir_endpoint *endpoint = weir_session_endpoint(w->bob);
+  assert_int_equal(endpoint->deadline(endpoint), w->hub.now + 10 * WEIR_SECOND);
+  w->hub.now += 10 * WEIR_SECOND - 1;
+  assert_ok(endpoint->tick(endpoint, w->hub.now));
+  talk(w);
   assert_int_equal(raw_close_code(s), 0);
-  w.hub.now++;
-  assert_ok(endpoint->tick(endpoint, w.hub.now));
-  talk(&w);
+  w->hub.now++;
+  assert_ok(endpoint->tick(endpoint, w->hub.now));
+  talk(w);
   assert_int_equal(raw_close_code(s), WEIR_CLOSE_TIMEOUT);
-  assert_alive(w.bob);
-  tear_down(&w);
+  assert_alive(w->bob);
 }
 
 static void garbage_in_place_of_a_request_ends_only_its_stream(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_friend(&w);
-  raw_stream *garbage = raw_open(w.raw), *huge = raw_open(w.raw), *empty = raw_open(w.raw);
+  world *w = *state;
+  raw_friend(w);
+  raw_stream *garbage = raw_open(w->raw), *huge = raw_open(w->raw), *empty = raw_open(w->raw);
   raw_write(garbage, "\0\0\0\14hello, world", 16);
   raw_write(huge, "\177\377\377\377", 4);
   weir_yamux_shutdown(empty->stream);
   const weir_subscribe subscribe = raw_request();
-  raw_subscribe(&w, &subscribe);
+  raw_subscribe(w, &subscribe);
   assert_int_equal(raw_close_code(garbage), WEIR_CLOSE_PROTOCOL);
   assert_int_equal(raw_close_code(huge), WEIR_CLOSE_PROTOCOL);
   assert_int_equal(raw_close_code(empty), WEIR_CLOSE_CANCELLED);
-  assert_non_null(weir_session_next_request(w.bob));
-  assert_alive(w.bob);
-  tear_down(&w);
+  assert_non_null(weir_session_next_request(w->bob));
+  assert_alive(w->bob);
 }
 
 static void a_flood_of_opens_is_refused_beyond_the_backlog(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_friend(&w);
+  world *w = *state;
+  raw_friend(w);
   const weir_subscribe subscribe = raw_request();
   for (unsigned i = 0; i < 1000; i++)
-    raw_subscribe(&w, &subscribe);
+    raw_subscribe(w, &subscribe);
   unsigned open = 0;
-  for (size_t i = 1; i < w.raw->count; i++)
-    open += w.raw->streams[i].stream != NULL;
+  for (size_t i = 1; i < w->raw->count; i++)
+    open += w->raw->streams[i].stream != NULL;
   assert_int_equal(open, 256);
-  assert_true(w.memory->peak < 1024 * 1024);
+  assert_true(w->memory->peak < 1024 * 1024);
   unsigned asked = 0;
-  while (weir_session_next_request(w.bob) != NULL)
+  while (weir_session_next_request(w->bob) != NULL)
     asked++;
   assert_int_equal(asked, 256);
-  assert_alive(w.bob);
-  tear_down(&w);
+  assert_alive(w->bob);
 }
 
 static void a_consumer_that_waits_for_an_answer_has_nothing_more_to_say(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_friend(&w);
+  world *w = *state;
+  raw_friend(w);
   const weir_subscribe subscribe = raw_request();
-  raw_stream *s = raw_subscribe(&w, &subscribe);
+  raw_stream *s = raw_subscribe(w, &subscribe);
   raw_write(s, "\0\0\0\7\200\0\0\0abc", 11); /* may be skipped */
-  talk(&w);
+  talk(w);
   assert_int_equal(raw_close_code(s), 0);
   weir_frame_buffer frame;
   assert_ok(weir_write_subscribe(&frame, &subscribe));
   raw_frame_out(s, &frame);
-  talk(&w);
+  talk(w);
   assert_int_equal(raw_close_code(s), WEIR_CLOSE_PROTOCOL);
-  assert_null(weir_session_next_request(w.bob));
-  tear_down(&w);
+  assert_null(weir_session_next_request(w->bob));
 }
 
 static void a_frame_cut_by_the_answer_is_still_read_whole(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_friend(&w);
-  make_producer(&w, &(weir_producer_config){.epoch = EPOCH});
+  world *w = *state;
+  raw_friend(w);
+  make_producer(w, &(weir_producer_config){.epoch = EPOCH});
   const weir_subscribe subscribe = raw_request();
-  raw_stream *s = raw_subscribe(&w, &subscribe);
+  raw_stream *s = raw_subscribe(w, &subscribe);
   raw_write(s, "\0\0\0\7\200\0", 6); /* a frame that may be skipped ... */
-  talk(&w);
-  accept_with(&w, w.bob, w.producer);
-  talk(&w);
+  talk(w);
+  accept_with(w->bob, w->producer);
+  talk(w);
   raw_write(s, "\0\0abc", 5); /* ... and its end after the answer */
-  talk(&w);
+  talk(w);
   assert_int_equal(raw_close_code(s), 0);
-  assert_int_equal(w.producer->count, 1);
-  tear_down(&w);
+  assert_int_equal(w->producer->count, 1);
 }
 
 /* --- the consumer's side: what a producer may not do ------------------------------------------ */
@@ -957,92 +915,83 @@ static void assert_violation(world *w, raw_stream *s, uint32_t code, unsigned he
   for (unsigned i = 0; i < held; i++)
     expect_number(w, i, i);
   expect_nothing(w);
-  tear_down(w);
 }
 
 static void a_producer_that_sends_beyond_its_credit_is_closed(void **state) {
   const weir_consumer_config configs[] = {{.max_items = 3}, {.max_bytes = 3 * 36 - 1}};
   for (size_t i = 0; i < 2; i++) {
-    world w;
-    set_up(&w, *state);
-    raw_stream *s = raw_producer(&w, &configs[i], 0);
+    world *w = anew(state);
+    raw_stream *s = raw_producer(w, &configs[i], 0);
     for (unsigned n = 0; n < 3; n++)
       raw_data(s, EPOCH, n, n);
-    talk(&w);
-    assert_int_equal(w.inlet->state, WEIR_INLET_OPEN);
+    talk(w);
+    assert_int_equal(w->inlet->state, WEIR_INLET_OPEN);
     raw_data(s, EPOCH, 3, 3);
-    assert_violation(&w, s, WEIR_CLOSE_PROTOCOL, 3);
+    assert_violation(w, s, WEIR_CLOSE_PROTOCOL, 3);
   }
 }
 
 static void a_message_longer_than_the_consumer_takes_closes_the_subscription(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *s = raw_producer(&w, &(weir_consumer_config){.max_message = 20000}, 0);
+  world *w = *state;
+  raw_stream *s = raw_producer(w, &(weir_consumer_config){.max_message = 20000}, 0);
   raw_data(s, EPOCH, 0, 0);
   unsigned char header[WEIR_DATA_HEADER];
   weir_write_data_header(header, EPOCH, 1, 1, 20001);
   raw_write(s, header, sizeof header);
-  assert_violation(&w, s, WEIR_CLOSE_PROTOCOL, 1);
+  assert_violation(w, s, WEIR_CLOSE_PROTOCOL, 1);
 }
 
 static void a_small_limit_on_messages_holds_below_that_of_control_frames(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *s = raw_producer(&w, &(weir_consumer_config){.max_message = 4}, 0);
+  world *w = *state;
+  raw_stream *s = raw_producer(w, &(weir_consumer_config){.max_message = 4}, 0);
   raw_data(s, EPOCH, 0, 0);
   unsigned char frame[WEIR_DATA_HEADER + 5] = {0};
   weir_write_data_header(frame, EPOCH, 1, 1, 5);
   raw_write(s, frame, sizeof frame);
-  assert_violation(&w, s, WEIR_CLOSE_PROTOCOL, 1);
+  assert_violation(w, s, WEIR_CLOSE_PROTOCOL, 1);
 }
 
 static void data_before_start_is_a_violation(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *s = raw_producer(&w, &(weir_consumer_config){0}, UINT64_MAX);
+  world *w = *state;
+  raw_stream *s = raw_producer(w, &(weir_consumer_config){0}, UINT64_MAX);
   raw_data(s, EPOCH, 0, 0);
-  assert_violation(&w, s, WEIR_CLOSE_PROTOCOL, 0);
+  assert_violation(w, s, WEIR_CLOSE_PROTOCOL, 0);
 }
 
 static void data_of_another_epoch_is_a_violation(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *s = raw_producer(&w, &(weir_consumer_config){0}, 0);
+  world *w = *state;
+  raw_stream *s = raw_producer(w, &(weir_consumer_config){0}, 0);
   raw_data(s, EPOCH, 0, 0);
   raw_data(s, EPOCH + 1, 1, 1);
-  assert_violation(&w, s, WEIR_CLOSE_PROTOCOL, 1);
+  assert_violation(w, s, WEIR_CLOSE_PROTOCOL, 1);
 }
 
 static void a_sequence_that_goes_back_is_a_violation(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *s = raw_producer(&w, &(weir_consumer_config){0}, 0);
+  world *w = *state;
+  raw_stream *s = raw_producer(w, &(weir_consumer_config){0}, 0);
   raw_data(s, EPOCH, 0, 0);
   raw_data(s, EPOCH, 1, 1);
   raw_data(s, EPOCH, 1, 1);
-  assert_violation(&w, s, WEIR_CLOSE_PROTOCOL, 2);
+  assert_violation(w, s, WEIR_CLOSE_PROTOCOL, 2);
 }
 
 static void the_last_sequence_there_is_cannot_be_used(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *s = raw_producer(&w, &(weir_consumer_config){0}, 0);
+  world *w = *state;
+  raw_stream *s = raw_producer(w, &(weir_consumer_config){0}, 0);
   raw_data(s, EPOCH, UINT64_MAX, 0);
-  assert_violation(&w, s, WEIR_CLOSE_PROTOCOL, 0);
+  assert_violation(w, s, WEIR_CLOSE_PROTOCOL, 0);
 }
 
 static void a_second_start_is_a_violation(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *s = raw_producer(&w, &(weir_consumer_config){0}, 0);
+  world *w = *state;
+  raw_stream *s = raw_producer(w, &(weir_consumer_config){0}, 0);
   weir_start start = {.version = 1, .epoch = EPOCH};
   memcpy(start.network, NETWORK, WEIR_ID_SIZE);
   memcpy(start.stream, STREAM, WEIR_ID_SIZE);
   weir_frame_buffer frame;
   assert_ok(weir_write_start(&frame, &start));
   raw_frame_out(s, &frame);
-  assert_violation(&w, s, WEIR_CLOSE_PROTOCOL, 0);
+  assert_violation(w, s, WEIR_CLOSE_PROTOCOL, 0);
 }
 
 static void a_start_for_something_else_is_refused(void **state) {
@@ -1054,37 +1003,34 @@ static void a_start_for_something_else_is_refused(void **state) {
                {NETWORK, ELSEWHERE, 1, WEIR_CLOSE_NOT_FOUND},
                {NETWORK, STREAM, 2, WEIR_CLOSE_BAD_VERSION}};
   for (size_t i = 0; i < 3; i++) {
-    world w;
-    set_up(&w, *state);
-    raw_stream *s = raw_producer(&w, &(weir_consumer_config){0}, UINT64_MAX);
+    world *w = anew(state);
+    raw_stream *s = raw_producer(w, &(weir_consumer_config){0}, UINT64_MAX);
     weir_start start = {.version = CASES[i].version, .epoch = EPOCH};
     memcpy(start.network, CASES[i].network, WEIR_ID_SIZE);
     memcpy(start.stream, CASES[i].stream, WEIR_ID_SIZE);
     weir_frame_buffer frame;
     assert_ok(weir_write_start(&frame, &start));
     raw_frame_out(s, &frame);
-    assert_violation(&w, s, CASES[i].code, 0);
+    assert_violation(w, s, CASES[i].code, 0);
   }
 }
 
 static void an_unknown_frame_is_skipped_only_if_its_type_allows_it(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *s = raw_producer(&w, &(weir_consumer_config){0}, 0);
+  world *w = *state;
+  raw_stream *s = raw_producer(w, &(weir_consumer_config){0}, 0);
   raw_write(s, "\0\0\0\5\377\0\0\0x", 9);
   raw_data(s, EPOCH, 0, 0);
-  talk(&w);
-  assert_int_equal(w.inlet->state, WEIR_INLET_OPEN);
+  talk(w);
+  assert_int_equal(w->inlet->state, WEIR_INLET_OPEN);
   raw_write(s, "\0\0\0\5\40\0\0\0x", 9);
-  assert_violation(&w, s, WEIR_CLOSE_PROTOCOL, 1);
+  assert_violation(w, s, WEIR_CLOSE_PROTOCOL, 1);
 }
 
 static void a_frame_too_short_for_its_own_header_is_a_violation(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *s = raw_producer(&w, &(weir_consumer_config){0}, 0);
+  world *w = *state;
+  raw_stream *s = raw_producer(w, &(weir_consumer_config){0}, 0);
   raw_write(s, "\0\0\0\3\377\0\0", 7);
-  assert_violation(&w, s, WEIR_CLOSE_PROTOCOL, 0);
+  assert_violation(w, s, WEIR_CLOSE_PROTOCOL, 0);
 }
 
 static void raw_gap(raw_stream *s, uint64_t epoch, uint64_t from, uint64_t to) {
@@ -1115,34 +1061,30 @@ static weir_grant raw_grant(world *w, raw_stream *s) {
 }
 
 static void gaps_are_counted_whether_said_or_seen(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *s = raw_producer(&w, &(weir_consumer_config){0}, 10);
+  world *w = *state;
+  raw_stream *s = raw_producer(w, &(weir_consumer_config){0}, 10);
   raw_gap(s, EPOCH, 4, 10); /* before START's position: what a resume missed */
   raw_data(s, EPOCH, 10, 1);
   raw_gap(s, EPOCH, 11, 15);
   raw_data(s, EPOCH, 15, 2);
   raw_data(s, EPOCH, 18, 3); /* 16 and 17 never came */
   raw_gap(s, EPOCH, 19, 21);
-  talk(&w);
-  assert_int_equal(w.inlet->gaps, 4);
-  assert_int_equal(w.inlet->missed, 6 + 4 + 2 + 2);
-  expect_number(&w, 1, 10);
-  expect_number(&w, 2, 15);
-  expect_number(&w, 3, 18);
+  talk(w);
+  assert_int_equal(w->inlet->gaps, 4);
+  assert_int_equal(w->inlet->missed, 6 + 4 + 2 + 2);
+  expect_number(w, 1, 10);
+  expect_number(w, 2, 15);
+  expect_number(w, 3, 18);
   raw_sync(s, EPOCH, 21);
-  assert_int_equal(raw_grant(&w, s).acknowledged, 21);
-  tear_down(&w);
+  assert_int_equal(raw_grant(w, s).acknowledged, 21);
 }
 
 static void a_gap_that_nothing_was_taken_after_moves_the_position(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *s = raw_producer(&w, &(weir_consumer_config){0}, 10);
+  world *w = *state;
+  raw_stream *s = raw_producer(w, &(weir_consumer_config){0}, 10);
   raw_gap(s, EPOCH, 10, 15);
-  talk(&w);
-  assert_int_equal(w.inlet->next_sequence, 15);
-  tear_down(&w);
+  talk(w);
+  assert_int_equal(w->inlet->next_sequence, 15);
 }
 
 static void a_gap_that_does_not_fit_is_a_violation(void **state) {
@@ -1150,21 +1092,19 @@ static void a_gap_that_does_not_fit_is_a_violation(void **state) {
     uint64_t epoch, from, to;
   } CASES[] = {{EPOCH + 1, 1, 3}, {EPOCH, 0, 3}, {EPOCH, 2, 3}, {EPOCH, 1, UINT64_MAX}};
   for (size_t i = 0; i < 4; i++) {
-    world w;
-    set_up(&w, *state);
-    raw_stream *s = raw_producer(&w, &(weir_consumer_config){0}, 0);
+    world *w = anew(state);
+    raw_stream *s = raw_producer(w, &(weir_consumer_config){0}, 0);
     raw_data(s, EPOCH, 0, 0);
     raw_gap(s, CASES[i].epoch, CASES[i].from, CASES[i].to);
-    assert_violation(&w, s, WEIR_CLOSE_PROTOCOL, 1);
+    assert_violation(w, s, WEIR_CLOSE_PROTOCOL, 1);
   }
 }
 
 static void a_sync_is_answered_once_all_before_it_is_taken(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *s = raw_producer(&w, &(weir_consumer_config){.max_items = 100}, 5);
+  world *w = *state;
+  raw_stream *s = raw_producer(w, &(weir_consumer_config){.max_items = 100}, 5);
   raw_sync(s, EPOCH, 5); /* nothing to wait for */
-  weir_grant grant = raw_grant(&w, s);
+  weir_grant grant = raw_grant(w, s);
   assert_int_equal(grant.epoch, EPOCH);
   assert_int_equal(grant.acknowledged, 5);
   assert_int_equal(grant.limit_items, 100);
@@ -1172,122 +1112,110 @@ static void a_sync_is_answered_once_all_before_it_is_taken(void **state) {
   raw_data(s, EPOCH, 6, 2);
   raw_sync(s, EPOCH, 7);
   raw_data(s, EPOCH, 7, 3);
-  talk(&w);
-  expect_number(&w, 1, 5);
-  talk(&w);
+  talk(w);
+  expect_number(w, 1, 5);
+  talk(w);
   assert_int_equal(s->at, s->len);
-  expect_number(&w, 2, 6);
-  grant = raw_grant(&w, s);
+  expect_number(w, 2, 6);
+  grant = raw_grant(w, s);
   assert_int_equal(grant.acknowledged, 7);
   assert_int_equal(grant.limit_items, 102);
   assert_int_equal(grant.limit_bytes, 1024 * 1024 + 2 * 36);
-  tear_down(&w);
 }
 
 static void a_sync_for_what_was_not_sent_is_a_violation(void **state) {
   for (int i = 0; i < 2; i++) {
-    world w;
-    set_up(&w, *state);
-    raw_stream *s = raw_producer(&w, &(weir_consumer_config){0}, 0);
+    world *w = anew(state);
+    raw_stream *s = raw_producer(w, &(weir_consumer_config){0}, 0);
     raw_sync(s, EPOCH + (i == 0), (uint64_t)i);
-    assert_violation(&w, s, WEIR_CLOSE_PROTOCOL, 0);
+    assert_violation(w, s, WEIR_CLOSE_PROTOCOL, 0);
   }
 }
 
 static void credit_is_granted_anew_at_half_of_the_window(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *s = raw_producer(&w, &(weir_consumer_config){.max_items = 4}, 0);
+  world *w = *state;
+  raw_stream *s = raw_producer(w, &(weir_consumer_config){.max_items = 4}, 0);
   for (unsigned n = 0; n < 4; n++)
     raw_data(s, EPOCH, n, n);
-  talk(&w);
+  talk(w);
   weir_inlet_gauge gauge;
-  w.inlet->type->gauge(w.inlet, &gauge);
+  w->inlet->type->gauge(w->inlet, &gauge);
   assert_int_equal(gauge.queued_items, 4);
   assert_int_equal(gauge.queued_bytes, 16);
   assert_int_equal(gauge.credit_items, 0);
-  expect_number(&w, 0, 0);
-  talk(&w);
+  expect_number(w, 0, 0);
+  talk(w);
   const unsigned char *payload;
   size_t len;
   assert_int_equal(raw_frame(s, &payload, &len), WEIR_FRAME_SUBSCRIBE);
   assert_int_equal(raw_frame(s, &payload, &len), -1);
-  expect_number(&w, 1, 1);
-  const weir_grant grant = raw_grant(&w, s);
+  expect_number(w, 1, 1);
+  const weir_grant grant = raw_grant(w, s);
   assert_int_equal(grant.acknowledged, 2);
   assert_int_equal(grant.limit_items, 6);
-  tear_down(&w);
 }
 
 static void a_flood_of_syncs_from_a_peer_that_does_not_read_is_bounded(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *s = raw_producer(&w, &(weir_consumer_config){0}, 0);
-  for (unsigned i = 0; i < 20000 && w.inlet->state == WEIR_INLET_OPEN; i++) {
+  world *w = *state;
+  raw_stream *s = raw_producer(w, &(weir_consumer_config){0}, 0);
+  for (unsigned i = 0; i < 20000 && w->inlet->state == WEIR_INLET_OPEN; i++) {
     raw_sync(s, EPOCH, 0);
     weir_status status;
-    while (move_bytes(right(&w), left(&w), w.hub.now, 0, &w.random, &status) > 0) {
+    while (move_bytes(right(w), left(w), w->hub.now, 0, &w->random, &status) > 0) {
     }
   }
-  assert_int_equal(w.inlet->state, WEIR_INLET_CLOSED);
-  assert_int_equal(w.inlet->close_code, WEIR_CLOSE_UNEXPECTED);
-  assert_true(w.memory->peak < 1024 * 1024);
-  assert_alive(w.alice);
-  tear_down(&w);
+  assert_int_equal(w->inlet->state, WEIR_INLET_CLOSED);
+  assert_int_equal(w->inlet->close_code, WEIR_CLOSE_UNEXPECTED);
+  assert_true(w->memory->peak < 1024 * 1024);
+  assert_alive(w->alice);
 }
 
 static void a_subscription_cut_in_the_middle_of_a_frame_says_so(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *s = raw_producer(&w, &(weir_consumer_config){0}, 0);
+  world *w = *state;
+  raw_stream *s = raw_producer(w, &(weir_consumer_config){0}, 0);
   raw_data(s, EPOCH, 0, 0);
   raw_write(s, "\0\0\0\50\22\0\0\0half", 12);
   weir_yamux_shutdown(s->stream);
-  talk(&w);
-  assert_string_equal(w.inlet->reason, "the subscription was cut in the middle of a frame");
-  assert_violation(&w, s, WEIR_CLOSE_UNEXPECTED, 1);
+  talk(w);
+  assert_string_equal(w->inlet->reason, "the subscription was cut in the middle of a frame");
+  assert_violation(w, s, WEIR_CLOSE_UNEXPECTED, 1);
 }
 
 static void a_subscription_that_ends_without_a_reason_is_unexpected(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *s = raw_producer(&w, &(weir_consumer_config){0}, 0);
+  world *w = *state;
+  raw_stream *s = raw_producer(w, &(weir_consumer_config){0}, 0);
   raw_data(s, EPOCH, 0, 0);
   weir_yamux_shutdown(s->stream);
-  talk(&w);
-  assert_string_equal(w.inlet->reason, "the producer ended the subscription without a reason");
-  assert_violation(&w, s, WEIR_CLOSE_UNEXPECTED, 1);
+  talk(w);
+  assert_string_equal(w->inlet->reason, "the producer ended the subscription without a reason");
+  assert_violation(w, s, WEIR_CLOSE_UNEXPECTED, 1);
 }
 
 static void a_refused_stream_closes_the_subscription(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *s = raw_producer(&w, &(weir_consumer_config){0}, UINT64_MAX);
+  world *w = *state;
+  raw_stream *s = raw_producer(w, &(weir_consumer_config){0}, UINT64_MAX);
   weir_yamux_reset(s->stream);
-  talk(&w);
-  assert_int_equal(w.inlet->state, WEIR_INLET_CLOSED);
-  assert_int_equal(w.inlet->close_code, WEIR_CLOSE_UNEXPECTED);
-  assert_string_equal(w.inlet->reason, "the producer's node refused the stream");
-  assert_alive(w.alice);
-  tear_down(&w);
+  talk(w);
+  assert_int_equal(w->inlet->state, WEIR_INLET_CLOSED);
+  assert_int_equal(w->inlet->close_code, WEIR_CLOSE_UNEXPECTED);
+  assert_string_equal(w->inlet->reason, "the producer's node refused the stream");
+  assert_alive(w->alice);
 }
 
 static void what_comes_after_a_close_is_skipped(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_stream *s = raw_producer(&w, &(weir_consumer_config){0}, 0);
+  world *w = *state;
+  raw_stream *s = raw_producer(w, &(weir_consumer_config){0}, 0);
   raw_data(s, EPOCH, 0, 0);
   unsigned char frame[WEIR_CLOSE_SIZE];
   raw_write(s, frame, weir_write_close(frame, WEIR_CLOSE_SHUTDOWN, "bye", 3));
   raw_data(s, EPOCH, 1, 1);
   raw_write(s, "garbage", 7);
-  talk(&w);
-  assert_int_equal(w.inlet->close_code, WEIR_CLOSE_SHUTDOWN);
-  assert_string_equal(w.inlet->reason, "bye");
-  expect_number(&w, 0, 0);
-  expect_nothing(&w);
-  assert_alive(w.alice);
-  tear_down(&w);
+  talk(w);
+  assert_int_equal(w->inlet->close_code, WEIR_CLOSE_SHUTDOWN);
+  assert_string_equal(w->inlet->reason, "bye");
+  expect_number(w, 0, 0);
+  expect_nothing(w);
+  assert_alive(w->alice);
 }
 
 /* --- the producer's side: what a consumer may not do ------------------------------------------ */
@@ -1297,7 +1225,7 @@ static raw_stream *raw_consumer(world *w, const weir_subscribe *subscribe) {
   raw_friend(w);
   make_producer(w, &(weir_producer_config){.epoch = EPOCH, .lag = WEIR_LAG_BLOCK});
   raw_stream *s = raw_subscribe(w, subscribe);
-  accept_with(w, w->bob, w->producer);
+  accept_with(w->bob, w->producer);
   talk(w);
   const unsigned char *payload;
   size_t len;
@@ -1321,56 +1249,50 @@ static unsigned raw_count_data(raw_stream *s) {
 }
 
 static void no_more_is_sent_than_the_consumer_granted(void **state) {
-  world w;
-  set_up(&w, *state);
+  world *w = *state;
   weir_subscribe subscribe = raw_request();
   subscribe.credit_items = 3;
-  raw_stream *s = raw_consumer(&w, &subscribe);
+  raw_stream *s = raw_consumer(w, &subscribe);
   for (unsigned n = 0; n < 20; n++)
-    send_number(&w, n);
-  talk(&w);
+    send_number(w, n);
+  talk(w);
   assert_int_equal(raw_count_data(s), 3);
   grant_credit(s, &(weir_grant){EPOCH, 0, 1u << 20, 5});
-  talk(&w);
+  talk(w);
   assert_int_equal(raw_count_data(s), 2);
   grant_credit(s, &(weir_grant){EPOCH, 2, 5 * 36 + 1, 4}); /* limits never go back */
-  talk(&w);
+  talk(w);
   assert_int_equal(raw_count_data(s), 0);
   grant_credit(s, &(weir_grant){EPOCH, 2, 1u << 20, 100});
-  talk(&w);
+  talk(w);
   assert_int_equal(raw_count_data(s), 15);
-  tear_down(&w);
 }
 
 static void below_both_limits_one_message_of_any_size_may_be_sent(void **state) {
-  world w;
-  set_up(&w, *state);
+  world *w = *state;
   weir_subscribe subscribe = raw_request();
   subscribe.credit_bytes = 37;
-  raw_stream *s = raw_consumer(&w, &subscribe);
+  raw_stream *s = raw_consumer(w, &subscribe);
   for (unsigned n = 0; n < 20; n++)
-    send_number(&w, n);
-  talk(&w);
+    send_number(w, n);
+  talk(w);
   assert_int_equal(raw_count_data(s), 2);
   grant_credit(s, &(weir_grant){EPOCH, 0, 72, 1000}); /* used up to the byte */
-  talk(&w);
+  talk(w);
   assert_int_equal(raw_count_data(s), 0);
   grant_credit(s, &(weir_grant){EPOCH, 0, 73, 1000});
-  talk(&w);
+  talk(w);
   assert_int_equal(raw_count_data(s), 1);
-  tear_down(&w);
 }
 
 static void a_consumer_without_any_credit_gets_nothing(void **state) {
-  world w;
-  set_up(&w, *state);
+  world *w = *state;
   weir_subscribe subscribe = raw_request();
   subscribe.credit_bytes = 0;
-  raw_stream *s = raw_consumer(&w, &subscribe);
-  send_number(&w, 1);
-  talk(&w);
+  raw_stream *s = raw_consumer(w, &subscribe);
+  send_number(w, 1);
+  talk(w);
   assert_int_equal(raw_count_data(s), 0);
-  tear_down(&w);
 }
 
 static void a_consumer_that_breaks_the_protocol_is_closed_and_nothing_else(void **state) {
@@ -1388,212 +1310,193 @@ static void a_consumer_that_breaks_the_protocol_is_closed_and_nothing_else(void 
                {"\377\377\377\377", 4},
                {"\0\0\0\0", 4}};
   for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
-    world w;
-    set_up(&w, *state);
+    world *w = anew(state);
     const weir_subscribe subscribe = raw_request();
-    raw_stream *s = raw_consumer(&w, &subscribe);
+    raw_stream *s = raw_consumer(w, &subscribe);
     const weir_subscribe other = raw_request();
-    raw_stream *witness = raw_subscribe(&w, &other);
-    accept_with(&w, w.bob, w.producer);
-    send_number(&w, 1);
-    send_number(&w, 2);
-    talk(&w);
+    raw_stream *witness = raw_subscribe(w, &other);
+    accept_with(w->bob, w->producer);
+    send_number(w, 1);
+    send_number(w, 2);
+    talk(w);
     raw_write(s, CASES[i].bytes, CASES[i].len);
-    talk(&w);
+    talk(w);
     assert_int_equal(raw_close_code(s), WEIR_CLOSE_PROTOCOL);
-    assert_int_equal(w.producer->count, 1);
-    send_number(&w, 3);
-    talk(&w);
+    assert_int_equal(w->producer->count, 1);
+    send_number(w, 3);
+    talk(w);
     assert_int_equal(raw_count_data(witness), 3);
-    assert_alive(w.bob);
-    tear_down(&w);
+    assert_alive(w->bob);
   }
 }
 
 static void a_consumer_that_does_not_read_costs_the_producer_its_ring_and_no_more(void **state) {
-  world w;
-  set_up(&w, *state);
-  raw_friend(&w);
+  world *w = *state;
+  raw_friend(w);
   make_producer(
-      &w, &(weir_producer_config){.epoch = EPOCH, .lag = WEIR_LAG_BLOCK, .max_bytes = 1u << 20});
+      w, &(weir_producer_config){.epoch = EPOCH, .lag = WEIR_LAG_BLOCK, .max_bytes = 1u << 20});
   weir_subscribe subscribe = raw_request();
   subscribe.credit_bytes = subscribe.credit_items = UINT64_MAX;
-  raw_subscribe(&w, &subscribe);
-  accept_with(&w, w.bob, w.producer);
+  raw_subscribe(w, &subscribe);
+  accept_with(w->bob, w->producer);
   static unsigned char payload[10000];
-  weir_endpoint *endpoint = weir_session_endpoint(w.bob);
+  weir_endpoint *endpoint = weir_session_endpoint(w->bob);
   unsigned sent = 0;
   for (unsigned i = 0; i < 10000; i++) {
-    if (weir_producer_send(w.producer, payload, sizeof payload) != WEIR_OK) break;
+    if (weir_producer_send(w->producer, payload, sizeof payload) != WEIR_OK) break;
     weir_iov iov[64];
-    endpoint->output(endpoint, iov, 64, w.hub.now); /* and the socket takes nothing */
+    endpoint->output(endpoint, iov, 64, w->hub.now); /* and the socket takes nothing */
     sent++;
   }
   assert_true(sent < 300);
-  assert_true(w.memory->peak < 3u << 20);
-  tear_down(&w);
+  assert_true(w->memory->peak < 3u << 20);
 }
 
 static void the_consumer_can_leave_at_any_time(void **state) {
   for (int how = 0; how < 3; how++) {
-    world w;
-    set_up(&w, *state);
+    world *w = anew(state);
     const weir_subscribe subscribe = raw_request();
-    raw_stream *s = raw_consumer(&w, &subscribe);
+    raw_stream *s = raw_consumer(w, &subscribe);
     unsigned char frame[WEIR_CLOSE_SIZE];
     if (how == 0) raw_write(s, frame, weir_write_close(frame, WEIR_CLOSE_CANCELLED, "", 0));
     if (how == 1) weir_yamux_shutdown(s->stream);
     if (how == 2) weir_yamux_reset(s->stream);
-    talk(&w);
-    assert_int_equal(w.producer->count, 0);
-    assert_int_equal(weir_yamux_streams(weir_session_yamux(w.bob)), 1 + (how == 0));
-    tear_down(&w);
+    talk(w);
+    assert_int_equal(w->producer->count, 0);
+    assert_int_equal(weir_yamux_streams(weir_session_yamux(w->bob)), 1 + (how == 0));
   }
 }
 
 /* --- both sides ------------------------------------------------------------------------------- */
 
 static void a_producer_that_closes_delivers_first_what_it_had_moved(void **state) {
-  world w;
-  set_up(&w, *state);
-  stream_nodes(&w, &(weir_producer_config){.epoch = EPOCH}, &(weir_consumer_config){0});
+  world *w = *state;
+  stream_nodes(w, &(weir_producer_config){.epoch = EPOCH}, &(weir_consumer_config){0});
   for (unsigned n = 0; n < 10; n++)
-    send_number(&w, n);
-  talk(&w);
-  weir_producer_close(w.producer, WEIR_CLOSE_SHUTDOWN, "no more");
-  talk(&w);
-  assert_int_equal(w.inlet->close_code, WEIR_CLOSE_SHUTDOWN);
-  assert_string_equal(w.inlet->reason, "no more");
+    send_number(w, n);
+  talk(w);
+  weir_producer_close(w->producer, WEIR_CLOSE_SHUTDOWN, "no more");
+  talk(w);
+  assert_int_equal(w->inlet->close_code, WEIR_CLOSE_SHUTDOWN);
+  assert_string_equal(w->inlet->reason, "no more");
   for (unsigned n = 0; n < 10; n++)
-    expect_number(&w, n, n);
-  tear_down(&w);
+    expect_number(w, n, n);
 }
 
 static void a_long_message_still_leaves_before_the_producer_closes(void **state) {
   enum {
     LEN = 900000
   };
-  world w;
-  set_up(&w, *state);
-  stream_nodes(&w, &(weir_producer_config){.epoch = EPOCH}, &(weir_consumer_config){0});
+  world *w = *state;
+  stream_nodes(w, &(weir_producer_config){.epoch = EPOCH}, &(weir_consumer_config){0});
   unsigned char *payload = calloc(1, LEN);
-  assert_ok(weir_producer_send(w.producer, payload, LEN));
+  assert_ok(weir_producer_send(w->producer, payload, LEN));
   /* The first part is on its way. */
   static unsigned char bytes[100000];
-  const size_t len = take_output(right(&w), bytes, sizeof bytes, w.hub.now);
-  weir_producer_close(w.producer, WEIR_CLOSE_SHUTDOWN, "no more");
-  assert_ok(feed_piece(left(&w), bytes, len, w.hub.now));
-  talk(&w);
-  assert_int_equal(w.inlet->close_code, WEIR_CLOSE_SHUTDOWN);
-  assert_string_equal(w.inlet->reason, "no more");
+  const size_t len = take_output(right(w), bytes, sizeof bytes, w->hub.now);
+  weir_producer_close(w->producer, WEIR_CLOSE_SHUTDOWN, "no more");
+  assert_ok(feed_piece(left(w), bytes, len, w->hub.now));
+  talk(w);
+  assert_int_equal(w->inlet->close_code, WEIR_CLOSE_SHUTDOWN);
+  assert_string_equal(w->inlet->reason, "no more");
   weir_item item;
-  assert_ok(weir_consumer_peek(w.consumer, &item));
+  assert_ok(weir_consumer_peek(w->consumer, &item));
   assert_int_equal(item.len, LEN);
   free(payload);
-  tear_down(&w);
 }
 
 static void a_sync_after_a_long_message_waits_for_its_place(void **state) {
   enum {
     LEN = 900000
   };
-  world w;
-  set_up(&w, *state);
-  stream_nodes(&w, &(weir_producer_config){.epoch = EPOCH}, &(weir_consumer_config){0});
+  world *w = *state;
+  stream_nodes(w, &(weir_producer_config){.epoch = EPOCH}, &(weir_consumer_config){0});
   unsigned char *payload = calloc(1, LEN);
-  assert_ok(weir_producer_send(w.producer, payload, LEN));
-  assert_status(weir_producer_sync(w.producer), WEIR_E_AGAIN);
-  talk(&w);
-  assert_int_equal(w.inlet->state, WEIR_INLET_OPEN);
+  assert_ok(weir_producer_send(w->producer, payload, LEN));
+  assert_status(weir_producer_sync(w->producer), WEIR_E_AGAIN);
+  talk(w);
+  assert_int_equal(w->inlet->state, WEIR_INLET_OPEN);
   weir_item item;
-  assert_ok(weir_consumer_peek(w.consumer, &item));
+  assert_ok(weir_consumer_peek(w->consumer, &item));
   assert_int_equal(item.len, LEN);
-  weir_consumer_pop(w.consumer, &item);
-  events(&w.producer->source);
-  talk(&w);
-  assert_true(events(&w.producer->source) & WEIR_PRODUCER_ACKED);
-  assert_ok(weir_producer_sync(w.producer));
+  weir_consumer_pop(w->consumer, &item);
+  events(&w->producer->source);
+  talk(w);
+  assert_true(events(&w->producer->source) & WEIR_PRODUCER_ACKED);
+  assert_ok(weir_producer_sync(w->producer));
   free(payload);
-  tear_down(&w);
 }
 
 static void sync_tells_when_every_consumer_has_taken_everything(void **state) {
-  world w;
-  set_up(&w, *state);
-  stream_nodes(&w, &(weir_producer_config){.epoch = EPOCH}, &(weir_consumer_config){0});
+  world *w = *state;
+  stream_nodes(w, &(weir_producer_config){.epoch = EPOCH}, &(weir_consumer_config){0});
   weir_inlet *local;
-  weir_consumer *reader = weir_consumer_new(&w.memory->alloc, &w.hub, &(weir_consumer_config){0});
-  assert_ok(weir_consumer_attach(reader, w.producer, BOB, &local));
-  assert_ok(weir_producer_sync(w.producer));
+  weir_consumer *reader = weir_consumer_new(&w->memory->alloc, &w->hub, &(weir_consumer_config){0});
+  assert_ok(weir_consumer_attach(reader, w->producer, BOB, &local));
+  assert_ok(weir_producer_sync(w->producer));
   for (unsigned n = 0; n < 3; n++)
-    send_number(&w, n);
-  assert_status(weir_producer_sync(w.producer), WEIR_E_AGAIN);
-  talk(&w);
+    send_number(w, n);
+  assert_status(weir_producer_sync(w->producer), WEIR_E_AGAIN);
+  talk(w);
   for (unsigned n = 0; n < 3; n++)
-    expect_number(&w, n, n);
-  talk(&w);
-  assert_false(events(&w.producer->source) & WEIR_PRODUCER_ACKED);
+    expect_number(w, n, n);
+  talk(w);
+  assert_false(events(&w->producer->source) & WEIR_PRODUCER_ACKED);
   weir_item item;
   while (weir_consumer_peek(reader, &item) == WEIR_OK)
     weir_consumer_pop(reader, &item);
-  assert_true(events(&w.producer->source) & WEIR_PRODUCER_ACKED);
+  assert_true(events(&w->producer->source) & WEIR_PRODUCER_ACKED);
   weir_consumer_free(reader);
-  tear_down(&w);
 }
 
 static void a_consumer_that_reads_nothing_blocks_or_is_closed_by_the_lag_policy(void **state) {
   for (int block = 0; block < 2; block++) {
-    world w;
-    set_up(&w, *state);
+    world *w = anew(state);
     stream_nodes(
-        &w,
+        w,
         &(weir_producer_config){
             .epoch = EPOCH, .max_items = 50, .lag = block ? WEIR_LAG_BLOCK : WEIR_LAG_DISCONNECT},
         &(weir_consumer_config){.max_items = 20});
     unsigned sent = 0;
     for (unsigned n = 0; n < 100; n++) {
-      if (weir_producer_send(w.producer, &n, sizeof n) == WEIR_OK) sent++;
-      talk(&w);
+      if (weir_producer_send(w->producer, &n, sizeof n) == WEIR_OK) sent++;
+      talk(w);
     }
     assert_int_equal(sent, 70);
-    w.hub.now += 101 * WEIR_MILLISECOND;
-    weir_producer_evict_slow(w.producer);
-    talk(&w);
-    assert_int_equal(w.producer->count, block);
-    if (!block) assert_int_equal(w.inlet->close_code, WEIR_CLOSE_TOO_SLOW);
+    w->hub.now += 101 * WEIR_MILLISECOND;
+    weir_producer_evict_slow(w->producer);
+    talk(w);
+    assert_int_equal(w->producer->count, block);
+    if (!block) assert_int_equal(w->inlet->close_code, WEIR_CLOSE_TOO_SLOW);
     for (unsigned n = 0; n < 20; n++)
-      expect_number(&w, n, n);
-    talk(&w);
-    if (block) expect_number(&w, 20, 20);
-    tear_down(&w);
+      expect_number(w, n, n);
+    talk(w);
+    if (block) expect_number(w, 20, 20);
   }
 }
 
 static void a_lost_connection_closes_the_subscription_on_both_sides(void **state) {
-  world w;
-  set_up(&w, *state);
-  stream_nodes(&w, &(weir_producer_config){.epoch = EPOCH}, &(weir_consumer_config){0});
-  send_number(&w, 1);
-  talk(&w);
-  left(&w)->ended(left(&w), WEIR_E_RESET);
-  right(&w)->ended(right(&w), WEIR_OK);
-  assert_ended(w.alice, WEIR_CLOSE_UNEXPECTED, "the connection was lost");
-  assert_int_equal(w.producer->count, 0);
-  assert_int_equal(w.inlet->close_code, WEIR_CLOSE_UNEXPECTED);
-  expect_number(&w, 1, 0);
-  send_number(&w, 2);
-  assert_int_equal(w.producer->undelivered, 1);
-  tear_down(&w);
+  world *w = *state;
+  stream_nodes(w, &(weir_producer_config){.epoch = EPOCH}, &(weir_consumer_config){0});
+  send_number(w, 1);
+  talk(w);
+  left(w)->ended(left(w), WEIR_E_RESET);
+  right(w)->ended(right(w), WEIR_OK);
+  assert_ended(w->alice, WEIR_CLOSE_UNEXPECTED, "the connection was lost");
+  assert_int_equal(w->producer->count, 0);
+  assert_int_equal(w->inlet->close_code, WEIR_CLOSE_UNEXPECTED);
+  expect_number(w, 1, 0);
+  send_number(w, 2);
+  assert_int_equal(w->producer->undelivered, 1);
 }
 
 static void objects_may_be_freed_in_any_order(void **state) {
   for (int order = 0; order < 24; order++) {
-    world w;
-    set_up(&w, *state);
-    stream_nodes(&w, &(weir_producer_config){.epoch = EPOCH}, &(weir_consumer_config){0});
+    world *w = anew(state);
+    stream_nodes(w, &(weir_producer_config){.epoch = EPOCH}, &(weir_consumer_config){0});
     for (unsigned n = 0; n < 10; n++)
-      send_number(&w, n);
-    if (order % 2) talk(&w);
+      send_number(w, n);
+    if (order % 2) talk(w);
     bool gone[4] = {false};
     for (int step = 0, rest = order; step < 4; step++) {
       int which = rest % (4 - step);
@@ -1602,108 +1505,101 @@ static void objects_may_be_freed_in_any_order(void **state) {
       while (gone[i] || which-- > 0)
         i++;
       gone[i] = true;
-      if (i == 0) weir_producer_free(w.producer);
-      if (i == 1) weir_consumer_free(w.consumer);
-      if (i == 2) weir_session_free(w.alice);
-      if (i == 3) weir_session_free(w.bob);
+      if (i == 0) weir_producer_free(w->producer);
+      if (i == 1) weir_consumer_free(w->consumer);
+      if (i == 2) weir_session_free(w->alice);
+      if (i == 3) weir_session_free(w->bob);
     }
-    w.producer = NULL;
-    w.consumer = NULL;
-    w.alice = w.bob = NULL;
-    weir_hub_init(&w.hub);
+    w->producer = NULL;
+    w->consumer = NULL;
+    w->alice = w->bob = NULL;
+    weir_hub_init(&w->hub);
   }
 }
 
 static void a_consumer_resumes_where_it_stopped_if_the_ring_still_has_it(void **state) {
-  world w;
-  set_up(&w, *state);
-  connect_nodes(&w);
-  make_producer(&w, &(weir_producer_config){.epoch = EPOCH, .lag = WEIR_LAG_BLOCK});
-  make_consumer(&w, &(weir_consumer_config){0});
+  world *w = *state;
+  connect_nodes(w);
+  make_producer(w, &(weir_producer_config){.epoch = EPOCH, .lag = WEIR_LAG_BLOCK});
+  make_consumer(w, &(weir_consumer_config){0});
   /* Somebody who reads nothing keeps the messages in the ring. */
-  weir_consumer *sleeper = weir_consumer_new(&w.memory->alloc, &w.hub, &(weir_consumer_config){0});
+  weir_consumer *sleeper =
+      weir_consumer_new(&w->memory->alloc, &w->hub, &(weir_consumer_config){0});
   weir_inlet *local;
-  assert_ok(weir_producer_send(w.producer, "", 0)); /* 0 is undelivered */
-  assert_ok(weir_consumer_attach(sleeper, w.producer, BOB, &local));
+  assert_ok(weir_producer_send(w->producer, "", 0)); /* 0 is undelivered */
+  assert_ok(weir_consumer_attach(sleeper, w->producer, BOB, &local));
   for (unsigned n = 1; n < 10; n++)
-    send_number(&w, n);
+    send_number(w, n);
   weir_subscribe subscribe = request_for(STREAM);
   subscribe.has_resume = true;
   subscribe.resume_epoch = EPOCH;
   subscribe.resume_sequence = 4;
-  subscribe_with(&w, subscribe);
-  assert_int_equal(w.inlet->gaps, 0);
+  subscribe_with(w, subscribe);
+  assert_int_equal(w->inlet->gaps, 0);
   for (unsigned n = 4; n < 10; n++)
-    expect_number(&w, n, n);
-  expect_nothing(&w);
+    expect_number(w, n, n);
+  expect_nothing(w);
   weir_consumer_free(sleeper);
-  tear_down(&w);
 }
 
 static void a_resume_beyond_the_ring_starts_with_an_explicit_gap(void **state) {
-  world w;
-  set_up(&w, *state);
-  connect_nodes(&w);
-  make_producer(&w, &(weir_producer_config){.epoch = EPOCH});
-  make_consumer(&w, &(weir_consumer_config){0});
+  world *w = *state;
+  connect_nodes(w);
+  make_producer(w, &(weir_producer_config){.epoch = EPOCH});
+  make_consumer(w, &(weir_consumer_config){0});
   for (unsigned n = 0; n < 10; n++)
-    send_number(&w, n); /* to nobody */
+    send_number(w, n); /* to nobody */
   weir_subscribe subscribe = request_for(STREAM);
   subscribe.has_resume = true;
   subscribe.resume_epoch = EPOCH;
   subscribe.resume_sequence = 4;
-  subscribe_with(&w, subscribe);
-  assert_int_equal(w.inlet->gaps, 1);
-  assert_int_equal(w.inlet->missed, 6);
-  assert_int_equal(w.inlet->next_sequence, 10);
-  send_number(&w, 10);
-  talk(&w);
-  expect_number(&w, 10, 10);
-  tear_down(&w);
+  subscribe_with(w, subscribe);
+  assert_int_equal(w->inlet->gaps, 1);
+  assert_int_equal(w->inlet->missed, 6);
+  assert_int_equal(w->inlet->next_sequence, 10);
+  send_number(w, 10);
+  talk(w);
+  expect_number(w, 10, 10);
 }
 
 static void a_resume_in_another_epoch_or_the_future_starts_at_the_head(void **state) {
   for (int i = 0; i < 2; i++) {
-    world w;
-    set_up(&w, *state);
-    connect_nodes(&w);
-    make_producer(&w, &(weir_producer_config){.epoch = EPOCH});
-    make_consumer(&w, &(weir_consumer_config){0});
+    world *w = anew(state);
+    connect_nodes(w);
+    make_producer(w, &(weir_producer_config){.epoch = EPOCH});
+    make_consumer(w, &(weir_consumer_config){0});
     for (unsigned n = 0; n < 10; n++)
-      send_number(&w, n);
+      send_number(w, n);
     weir_subscribe subscribe = request_for(STREAM);
     subscribe.has_resume = true;
     subscribe.resume_epoch = i == 0 ? EPOCH - 1 : EPOCH;
     subscribe.resume_sequence = i == 0 ? 4 : 1000;
-    subscribe_with(&w, subscribe);
-    assert_int_equal(w.inlet->gaps, 0);
-    assert_int_equal(w.inlet->next_sequence, 10);
-    tear_down(&w);
+    subscribe_with(w, subscribe);
+    assert_int_equal(w->inlet->gaps, 0);
+    assert_int_equal(w->inlet->next_sequence, 10);
   }
 }
 
 static void payloads_of_every_kind_of_length_arrive_whole(void **state) {
   static const size_t LENGTHS[] = {0, 1, 31, 1023, 1024, 8191, 65536, 300000, 1024 * 1024};
   for (size_t cut = 0; cut <= 5000; cut += 5000) {
-    world w;
-    set_up(&w, *state);
-    stream_nodes(&w, &(weir_producer_config){.epoch = EPOCH}, &(weir_consumer_config){0});
-    w.cut = cut;
+    world *w = anew(state);
+    stream_nodes(w, &(weir_producer_config){.epoch = EPOCH}, &(weir_consumer_config){0});
+    w->cut = cut;
     unsigned char *payload = malloc(1024 * 1024);
     for (size_t i = 0; i < 1024 * 1024; i++)
       payload[i] = (unsigned char)(i * 7 + (i >> 9));
     for (size_t i = 0; i < sizeof LENGTHS / sizeof *LENGTHS; i++) {
-      assert_ok(weir_producer_send(w.producer, payload, LENGTHS[i]));
-      talk(&w);
+      assert_ok(weir_producer_send(w->producer, payload, LENGTHS[i]));
+      talk(w);
       weir_item item;
-      assert_ok(weir_consumer_peek(w.consumer, &item));
+      assert_ok(weir_consumer_peek(w->consumer, &item));
       assert_int_equal(item.len, LENGTHS[i]);
       assert_memory_equal(item.payload, payload, LENGTHS[i]);
-      weir_consumer_pop(w.consumer, &item);
+      weir_consumer_pop(w->consumer, &item);
     }
-    assert_status(weir_producer_send(w.producer, payload, 1024 * 1024 + 1), WEIR_E_LIMIT);
+    assert_status(weir_producer_send(w->producer, payload, 1024 * 1024 + 1), WEIR_E_LIMIT);
     free(payload);
-    tear_down(&w);
   }
 }
 
@@ -1778,81 +1674,81 @@ static void any_allocation_may_fail(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      memory_test(nodes_learn_of_each_other_however_the_bytes_are_cut),
-      memory_test(nodes_of_two_networks_part_with_wrong_network),
-      memory_test(a_node_that_connects_to_itself_is_told),
-      memory_test(a_peer_of_another_version_is_told_so),
-      memory_test(a_peer_that_also_speaks_later_versions_is_answered_with_ours),
-      memory_test(bytes_that_are_not_yamux_end_the_session),
-      memory_test(garbage_on_the_control_stream_ends_the_session),
-      memory_test(a_peer_that_says_nothing_is_left_after_the_handshake_timeout),
-      memory_test(a_transport_that_ends_during_the_greeting_ends_the_session),
-      memory_test(a_control_stream_that_ends_or_is_reset_ends_the_session),
-      memory_test(a_go_away_for_an_error_ends_the_session),
-      memory_test(a_session_that_is_closed_tells_its_peer_why),
-      memory_test(an_unknown_control_frame_is_skipped_if_it_may_be),
-      memory_test(too_many_or_too_long_tags_are_refused_at_home),
-      memory_test(announcements_arrive_in_order_in_both_directions),
-      memory_test(announcing_waits_for_a_peer_that_does_not_read),
-      memory_test(nothing_is_announced_before_the_greeting),
-      memory_test(a_flood_of_announcements_ends_the_session_in_bounded_memory),
-      memory_test(a_malformed_announcement_ends_the_session),
-      memory_test(messages_flow_both_ways_however_the_bytes_are_cut),
-      memory_test(a_request_says_all_that_the_consumer_said),
-      memory_test(a_request_is_rejected_with_a_code_and_a_reason),
-      memory_test(a_request_that_is_withdrawn_cannot_be_answered),
-      memory_test(a_codec_name_that_is_too_long_is_not_accepted),
-      memory_test(a_producer_that_is_closed_does_not_accept),
-      memory_test(the_gauge_of_a_subscriber_shows_its_credit),
-      memory_test(subscribing_waits_while_too_many_wait_for_an_answer),
-      memory_test(nobody_subscribes_before_the_greeting),
-      memory_test(a_request_of_a_peer_that_has_not_greeted_is_refused),
-      memory_test(a_request_for_another_network_is_refused),
-      memory_test(a_request_of_another_version_is_refused),
-      memory_test(a_stream_that_does_not_say_what_it_wants_is_closed_in_time),
-      memory_test(garbage_in_place_of_a_request_ends_only_its_stream),
-      memory_test(a_flood_of_opens_is_refused_beyond_the_backlog),
-      memory_test(a_consumer_that_waits_for_an_answer_has_nothing_more_to_say),
-      memory_test(a_frame_cut_by_the_answer_is_still_read_whole),
-      memory_test(a_producer_that_sends_beyond_its_credit_is_closed),
-      memory_test(a_message_longer_than_the_consumer_takes_closes_the_subscription),
-      memory_test(a_small_limit_on_messages_holds_below_that_of_control_frames),
-      memory_test(data_before_start_is_a_violation),
-      memory_test(data_of_another_epoch_is_a_violation),
-      memory_test(a_sequence_that_goes_back_is_a_violation),
-      memory_test(the_last_sequence_there_is_cannot_be_used),
-      memory_test(a_second_start_is_a_violation),
-      memory_test(a_start_for_something_else_is_refused),
-      memory_test(an_unknown_frame_is_skipped_only_if_its_type_allows_it),
-      memory_test(a_frame_too_short_for_its_own_header_is_a_violation),
-      memory_test(gaps_are_counted_whether_said_or_seen),
-      memory_test(a_gap_that_nothing_was_taken_after_moves_the_position),
-      memory_test(a_gap_that_does_not_fit_is_a_violation),
-      memory_test(a_sync_is_answered_once_all_before_it_is_taken),
-      memory_test(a_sync_for_what_was_not_sent_is_a_violation),
-      memory_test(credit_is_granted_anew_at_half_of_the_window),
-      memory_test(a_flood_of_syncs_from_a_peer_that_does_not_read_is_bounded),
-      memory_test(a_subscription_cut_in_the_middle_of_a_frame_says_so),
-      memory_test(a_subscription_that_ends_without_a_reason_is_unexpected),
-      memory_test(a_refused_stream_closes_the_subscription),
-      memory_test(what_comes_after_a_close_is_skipped),
-      memory_test(no_more_is_sent_than_the_consumer_granted),
-      memory_test(below_both_limits_one_message_of_any_size_may_be_sent),
-      memory_test(a_consumer_without_any_credit_gets_nothing),
-      memory_test(a_consumer_that_breaks_the_protocol_is_closed_and_nothing_else),
-      memory_test(a_consumer_that_does_not_read_costs_the_producer_its_ring_and_no_more),
-      memory_test(the_consumer_can_leave_at_any_time),
-      memory_test(a_producer_that_closes_delivers_first_what_it_had_moved),
-      memory_test(a_long_message_still_leaves_before_the_producer_closes),
-      memory_test(a_sync_after_a_long_message_waits_for_its_place),
-      memory_test(sync_tells_when_every_consumer_has_taken_everything),
-      memory_test(a_consumer_that_reads_nothing_blocks_or_is_closed_by_the_lag_policy),
-      memory_test(a_lost_connection_closes_the_subscription_on_both_sides),
-      memory_test(objects_may_be_freed_in_any_order),
-      memory_test(a_consumer_resumes_where_it_stopped_if_the_ring_still_has_it),
-      memory_test(a_resume_beyond_the_ring_starts_with_an_explicit_gap),
-      memory_test(a_resume_in_another_epoch_or_the_future_starts_at_the_head),
-      memory_test(payloads_of_every_kind_of_length_arrive_whole),
+      world_test(nodes_learn_of_each_other_however_the_bytes_are_cut),
+      world_test(nodes_of_two_networks_part_with_wrong_network),
+      world_test(a_node_that_connects_to_itself_is_told),
+      world_test(a_peer_of_another_version_is_told_so),
+      world_test(a_peer_that_also_speaks_later_versions_is_answered_with_ours),
+      world_test(bytes_that_are_not_yamux_end_the_session),
+      world_test(garbage_on_the_control_stream_ends_the_session),
+      world_test(a_peer_that_says_nothing_is_left_after_the_handshake_timeout),
+      world_test(a_transport_that_ends_during_the_greeting_ends_the_session),
+      world_test(a_control_stream_that_ends_or_is_reset_ends_the_session),
+      world_test(a_go_away_for_an_error_ends_the_session),
+      world_test(a_session_that_is_closed_tells_its_peer_why),
+      world_test(an_unknown_control_frame_is_skipped_if_it_may_be),
+      world_test(too_many_or_too_long_tags_are_refused_at_home),
+      world_test(announcements_arrive_in_order_in_both_directions),
+      world_test(announcing_waits_for_a_peer_that_does_not_read),
+      world_test(nothing_is_announced_before_the_greeting),
+      world_test(a_flood_of_announcements_ends_the_session_in_bounded_memory),
+      world_test(a_malformed_announcement_ends_the_session),
+      world_test(messages_flow_both_ways_however_the_bytes_are_cut),
+      world_test(a_request_says_all_that_the_consumer_said),
+      world_test(a_request_is_rejected_with_a_code_and_a_reason),
+      world_test(a_request_that_is_withdrawn_cannot_be_answered),
+      world_test(a_codec_name_that_is_too_long_is_not_accepted),
+      world_test(a_producer_that_is_closed_does_not_accept),
+      world_test(the_gauge_of_a_subscriber_shows_its_credit),
+      world_test(subscribing_waits_while_too_many_wait_for_an_answer),
+      world_test(nobody_subscribes_before_the_greeting),
+      world_test(a_request_of_a_peer_that_has_not_greeted_is_refused),
+      world_test(a_request_for_another_network_is_refused),
+      world_test(a_request_of_another_version_is_refused),
+      world_test(a_stream_that_does_not_say_what_it_wants_is_closed_in_time),
+      world_test(garbage_in_place_of_a_request_ends_only_its_stream),
+      world_test(a_flood_of_opens_is_refused_beyond_the_backlog),
+      world_test(a_consumer_that_waits_for_an_answer_has_nothing_more_to_say),
+      world_test(a_frame_cut_by_the_answer_is_still_read_whole),
+      world_test(a_producer_that_sends_beyond_its_credit_is_closed),
+      world_test(a_message_longer_than_the_consumer_takes_closes_the_subscription),
+      world_test(a_small_limit_on_messages_holds_below_that_of_control_frames),
+      world_test(data_before_start_is_a_violation),
+      world_test(data_of_another_epoch_is_a_violation),
+      world_test(a_sequence_that_goes_back_is_a_violation),
+      world_test(the_last_sequence_there_is_cannot_be_used),
+      world_test(a_second_start_is_a_violation),
+      world_test(a_start_for_something_else_is_refused),
+      world_test(an_unknown_frame_is_skipped_only_if_its_type_allows_it),
+      world_test(a_frame_too_short_for_its_own_header_is_a_violation),
+      world_test(gaps_are_counted_whether_said_or_seen),
+      world_test(a_gap_that_nothing_was_taken_after_moves_the_position),
+      world_test(a_gap_that_does_not_fit_is_a_violation),
+      world_test(a_sync_is_answered_once_all_before_it_is_taken),
+      world_test(a_sync_for_what_was_not_sent_is_a_violation),
+      world_test(credit_is_granted_anew_at_half_of_the_window),
+      world_test(a_flood_of_syncs_from_a_peer_that_does_not_read_is_bounded),
+      world_test(a_subscription_cut_in_the_middle_of_a_frame_says_so),
+      world_test(a_subscription_that_ends_without_a_reason_is_unexpected),
+      world_test(a_refused_stream_closes_the_subscription),
+      world_test(what_comes_after_a_close_is_skipped),
+      world_test(no_more_is_sent_than_the_consumer_granted),
+      world_test(below_both_limits_one_message_of_any_size_may_be_sent),
+      world_test(a_consumer_without_any_credit_gets_nothing),
+      world_test(a_consumer_that_breaks_the_protocol_is_closed_and_nothing_else),
+      world_test(a_consumer_that_does_not_read_costs_the_producer_its_ring_and_no_more),
+      world_test(the_consumer_can_leave_at_any_time),
+      world_test(a_producer_that_closes_delivers_first_what_it_had_moved),
+      world_test(a_long_message_still_leaves_before_the_producer_closes),
+      world_test(a_sync_after_a_long_message_waits_for_its_place),
+      world_test(sync_tells_when_every_consumer_has_taken_everything),
+      world_test(a_consumer_that_reads_nothing_blocks_or_is_closed_by_the_lag_policy),
+      world_test(a_lost_connection_closes_the_subscription_on_both_sides),
+      world_test(objects_may_be_freed_in_any_order),
+      world_test(a_consumer_resumes_where_it_stopped_if_the_ring_still_has_it),
+      world_test(a_resume_beyond_the_ring_starts_with_an_explicit_gap),
+      world_test(a_resume_in_another_epoch_or_the_future_starts_at_the_head),
+      world_test(payloads_of_every_kind_of_length_arrive_whole),
       memory_test(any_allocation_may_fail),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
