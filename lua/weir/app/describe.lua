@@ -52,6 +52,7 @@ local function describe_handler(label, handler)
   end
   return {
     id = handler.id,
+    name = handler.name,
     source = handler.source,
     title = options.title,
     summary = options.summary,

@@ -64,8 +64,9 @@ end
 local function lower_case(names)
   local result = {}
   for i, name in ipairs(names) do
-    result[i] = type(name) == "string" and name:lower() or name
+    result[i] = tostring(name):lower()
   end
+  table.sort(result)
   return result
 end
 

@@ -11,6 +11,7 @@
 -- `x-weir-dead-letter`, `x-weir-batch`, `x-weir-pattern`, `x-weir-subscription` and `x-weir-deprecated`.
 -- @module weir.asyncapi
 
+local bindings = require("weir.asyncapi.bindings")
 local codec = require("weir.codec")
 local errors = require("weir.errors")
 local name = require("weir.asyncapi.name")
@@ -90,7 +91,7 @@ function Builder:channel(label, destination, pattern)
   if not channel then
     local plain = name.without_credentials(destination)
     local address, parameters = name.address(plain, pattern)
-    channel = { id = id, label = label, name = plain }
+    channel = { id = id, broker = self:broker(label), name = plain }
     channel.written = {
       address = address,
       parameters = parameters,
@@ -108,9 +109,9 @@ local function shown(handler)
   return name.without_credentials(handler.id)
 end
 
--- A channel without an address: where the message says.
-function Builder:open_channel(label, handler, id)
-  local channel = { id = id .. "_-reply", label = label, name = "the answer of " .. shown(handler) }
+-- A channel without an address: where a message or a caller says. Its id is settled when all others are known.
+function Builder:open_channel(label, id, what)
+  local channel = { wanted = id, broker = self:broker(label), name = what }
   channel.written = { address = codec.null, servers = self.servers_of[label] }
   table.insert(self.order, channel)
   return channel
@@ -118,10 +119,9 @@ end
 
 -- --- operations ------------------------------------------------------------------------------------
 
--- Handlers that only differ in their filter are told apart by it, rather than by their order.
+-- Handlers without a name that have a table of headers as filter are told apart by it, rather than by their order.
 function Builder:handler_id(subscription, handler)
-  local numbered = subscription.id .. "#"
-  if type(handler.filter) ~= "table" or handler.id:sub(1, #numbered) ~= numbered then
+  if type(handler.filter) ~= "table" or handler.name then
     return self:id(subscription.broker, handler.id)
   end
   local headers, parts = {}, { subscription.id }
@@ -147,6 +147,7 @@ local function retry_of(rules)
     unlimited = unlimited or nil,
     backoff = retry.backoff or "exponential",
     on = type(retry.on) == "table" and next(retry.on) and retry.on or nil,
+    to = retry.to and name.without_credentials(retry.to),
   }
 end
 
@@ -158,30 +159,18 @@ function Builder:dead_letter_of(rules)
   return { address = name.without_credentials(place.to), servers = self.servers_of[place.broker] }
 end
 
-local function bindings_of(broker, action, settings)
-  local protocol = broker.server and broker.server.protocol
-  if protocol == "nats" and settings and settings.group and action == "receive" then
-    return { nats = { queue = settings.group, bindingVersion = "0.1.0" } }
-  elseif protocol == "http" or protocol == "https" then
-    return { http = { method = action == "receive" and "GET" or "POST", bindingVersion = "0.3.0" } }
-  end
-end
-
 function Builder:add_operation(id, operation)
-  local unique, number = id, 1
-  while self.operations[unique] do
-    number = number + 1
-    unique = id .. "_-" .. number
-  end
-  self.operations[unique] = operation
+  name.unused(self.operations, id, operation)
 end
 
-function Builder:send(id, label, destination, details)
-  local channel = self:channel(label, destination)
+-- Adds an operation that sends to a channel what a place or a publisher says.
+function Builder:send(id, channel, place, details)
   local use = self.messages:note(channel, {
     by = id,
-    schema = details.schema,
-    content_type = details.content_type,
+    action = "send",
+    schema = place.schema,
+    header_schema = place.header_schema,
+    content_type = place.content_type or details.content_type,
     what = details.what,
   })
   self:add_operation("send." .. id, {
@@ -189,7 +178,7 @@ function Builder:send(id, label, destination, details)
     channel = channel,
     summary = details.summary,
     use = use,
-    bindings = bindings_of(self:broker(label), "send"),
+    bindings = bindings.operation(channel.broker, "send"),
   })
 end
 
@@ -201,10 +190,13 @@ function Builder:reply(label, handler, id)
   local open = place == true or place.to == true
   local details = place == true and {} or place
   local target = details.broker or label
-  local channel = open and self:open_channel(target, handler, id) or self:channel(target, place.to)
+  local channel = open and self:open_channel(target, id .. "_-reply", "the answer of " .. shown(handler))
+    or self:channel(target, place.to)
   local use = self.messages:note(channel, {
     by = id .. "_-reply",
+    action = "send",
     schema = details.schema,
+    header_schema = details.header_schema,
     content_type = details.content_type or handler.content_type,
     what = ("the reply of the handler '%s'"):format(shown(handler)),
   })
@@ -226,9 +218,8 @@ function Builder:outputs(label, handler, id)
   table.sort(names)
   for _, output in ipairs(names) do
     local place = handler.outputs[output]
-    self:send(id .. "_-" .. name.id(output), place.broker or label, place.to, {
-      schema = place.schema,
-      content_type = place.content_type or handler.content_type,
+    self:send(id .. "_-" .. name.id(output), self:channel(place.broker or label, place.to), place, {
+      content_type = handler.content_type,
       summary = ("The output '%s' of the handler '%s'."):format(output, shown(handler)),
       what = ("the output '%s' of the handler '%s'"):format(output, shown(handler)),
     })
@@ -249,7 +240,9 @@ function Builder:receive(subscription, handler)
   local channel = self:channel(label, subscription.name, subscription.pattern)
   local use = self.messages:note(channel, {
     by = id,
+    action = "receive",
     schema = handler.schema,
+    header_schema = handler.header_schema,
     content_type = handler.content_type,
     filter = handler.filter,
     what = ("the handler '%s'"):format(shown(handler)),
@@ -262,7 +255,7 @@ function Builder:receive(subscription, handler)
     description = handler.description,
     use = use,
     reply = self:reply(label, handler, id),
-    bindings = bindings_of(self:broker(label), "receive", subscription.settings),
+    bindings = bindings.operation(channel.broker, "receive", subscription.settings),
     ["x-weir-retry"] = retry_of(handler.policy),
     ["x-weir-dead-letter"] = self:dead_letter_of(handler.policy),
     ["x-weir-batch"] = subscription.batch or nil,
@@ -272,21 +265,47 @@ function Builder:receive(subscription, handler)
   self:outputs(label, handler, id)
 end
 
+local function json_of(schema)
+  return schema and schema:to_json() or false
+end
+
+-- Whether a publisher that says the same was there before: programs make them where they need them.
+local function is_known(known, id, publisher)
+  local said = { publisher.content_type or false, json_of(publisher.schema), json_of(publisher.header_schema) }
+  local key = ("%s %s"):format(id, assert(text.to_json(said)))
+  local before = known[key]
+  known[key] = true
+  return before
+end
+
+-- A publisher that has no destination of its own sends to an address that is not known.
+function Builder:publisher(publisher, known)
+  local label, to, called = publisher.broker, publisher.to, publisher.name
+  local id, what, channel
+  if to then
+    id, what = self:id(label, called or to), ("the publisher '%s'"):format(name.without_credentials(called or to))
+  elseif called then
+    id, what = self:id(label, called), ("the publisher '%s'"):format(name.without_credentials(called))
+  else
+    local title = publisher.schema and publisher.schema.title
+    id = title and self:id(label, "publisher", title) or self:id(label, "publisher")
+    what = "a publisher without a name"
+  end
+  if not is_known(known, id .. " " .. (to or ""), publisher) then
+    channel = to and self:channel(label, to) or self:open_channel(label, id .. "_-anywhere", "anywhere")
+    self:send(id, channel, publisher, { what = what })
+  end
+end
+
 function Builder:collect()
+  local known = {}
   for _, subscription in ipairs(self.about.subscriptions) do
     for _, handler in ipairs(subscription.handlers) do
       self:receive(subscription, handler)
     end
   end
   for _, publisher in ipairs(self.about.publishers) do
-    if publisher.to then -- others publish where their caller says
-      local what = ("the publisher '%s'"):format(name.without_credentials(publisher.name or publisher.to))
-      self:send(self:id(publisher.broker, publisher.name or publisher.to), publisher.broker, publisher.to, {
-        schema = publisher.schema,
-        content_type = publisher.content_type,
-        what = what,
-      })
-    end
+    self:publisher(publisher, known)
   end
 end
 
@@ -317,6 +336,9 @@ end
 function Builder:write_channels()
   local channels = {}
   for _, channel in ipairs(self.order) do
+    channel.id = channel.id or name.unused(self.channels, channel.wanted, channel)
+  end
+  for _, channel in ipairs(self.order) do
     self.messages:resolve(channel)
     local messages = {}
     for _, message in ipairs(channel.messages) do
@@ -335,6 +357,19 @@ local function common_content_type(list)
     common = message.content_type == common and common or nil
   end
   return common
+end
+
+-- What people have written into descriptions, schemas and options has no credentials in it, either. Patterns are not
+-- texts.
+local function scrub(value)
+  for key, each in pairs(value) do
+    if type(each) == "string" and key ~= "pattern" then
+      value[key] = name.without_credentials(each)
+    elseif type(each) == "table" then
+      scrub(each)
+    end
+  end
+  return value
 end
 
 local function uri(id)
@@ -363,7 +398,7 @@ local function build(about)
   end
   self.messages:write(components)
   components.securitySchemes = next(schemes) and schemes or nil
-  return {
+  return scrub({
     asyncapi = asyncapi.VERSION,
     id = uri(about.id),
     info = info_of(about),
@@ -372,7 +407,7 @@ local function build(about)
     channels = channels,
     operations = self.operations,
     components = components,
-  }, self.messages.missing
+  }), self.messages.missing
 end
 
 --- Describes an application.

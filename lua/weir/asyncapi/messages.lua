@@ -1,15 +1,17 @@
 --- The messages of a document: what goes through each channel, by what its handlers and publishers say.
 --
 -- Every *use* of a channel, by a handler, a reply, an output or a publisher, says what it knows: a content type, a
--- schema, a filter. Uses that say the same share a message. One that has no schema means whatever messages the others
--- have said go there; where nobody has said it, the message has no payload, and is listed as missing.
+-- schema, a schema of the headers, a filter. Uses that say the same share a message. One that says nothing means
+-- whatever messages the others have said go there; where nobody has said it, the message has no payload, and is listed
+-- as missing.
 -- @module weir.asyncapi.messages
 
+local bindings = require("weir.asyncapi.bindings")
 local convert = require("weir.asyncapi.schema")
 local name = require("weir.asyncapi.name")
 local text = require("weir.asyncapi.text")
 
-local HEADERS = "weir-headers"
+local HEADERS, SCHEMAS = "weir-headers", "#/components/schemas/"
 
 local Messages = {}
 Messages.__index = Messages
@@ -38,23 +40,75 @@ local function common_headers()
   }
 end
 
--- The schema of the headers of messages that a table of headers lets through.
-local function headers_of(filter)
-  local common = { ["$ref"] = "#/components/schemas/" .. HEADERS }
-  if type(filter) ~= "table" then
-    return common
-  end
-  local properties, required = {}, {}
+-- The headers that a table of headers asks for, added to a schema.
+local function add_filter(headers, filter)
+  headers.properties, headers.required = {}, {}
   for header, value in pairs(filter) do
     header = header:lower()
-    properties[header] = { type = "string" }
-    if not name.is_secret(header) then
-      properties[header].const = value
-    end
-    required[#required + 1] = header
+    headers.properties[header] = { type = "string", const = not name.is_secret(header) and value or nil }
+    table.insert(headers.required, header)
   end
-  table.sort(required)
-  return { type = "object", allOf = { common }, properties = properties, required = required }
+  table.sort(headers.required)
+end
+
+-- The schema of the headers of a message: those that weir writes, those of its own schema, and those of its filter.
+local function headers_of(message)
+  local common = { ["$ref"] = SCHEMAS .. HEADERS }
+  if not (message.headers_key or message.filter) then
+    return common
+  end
+  local headers = { type = "object", allOf = { common } }
+  if message.headers_key then
+    table.insert(headers.allOf, { ["$ref"] = SCHEMAS .. message.headers_key })
+  end
+  if message.filter then
+    add_filter(headers, message.filter)
+  end
+  return headers
+end
+
+-- What a schema says of the values of headers that may tell who somebody is.
+local function hide_values(properties)
+  for header, definition in pairs(properties) do
+    if type(definition) == "table" and name.is_secret(header) then
+      for _, keyword in ipairs({ "const", "enum", "default", "examples" }) do
+        definition[keyword] = nil
+      end
+    end
+  end
+end
+
+-- Lets the headers that weir writes through, about which a schema of headers says nothing.
+local function let_common_through(definition)
+  local closed = definition.additionalProperties
+  if closed ~= nil and closed ~= true then
+    for header in pairs(common_headers().properties) do
+      if definition.properties[header] == nil then
+        definition.properties[header] = true
+      end
+    end
+    definition.patternProperties = definition.patternProperties or {}
+    if definition.patternProperties["^weir-"] == nil then
+      definition.patternProperties["^weir-"] = true
+    end
+  end
+  if definition.propertyNames ~= nil then
+    local names = { "^weir-" }
+    for header in pairs(common_headers().properties) do
+      names[#names + 1] = "^" .. header .. "$"
+    end
+    table.sort(names)
+    definition.propertyNames = { anyOf = { definition.propertyNames, { pattern = table.concat(names, "|") } } }
+  end
+  definition.maxProperties = nil
+end
+
+-- A schema of headers as it is in the document.
+local function header_definition(made)
+  local definition = made:to_json()
+  hide_values(definition.properties)
+  let_common_through(definition)
+  return definition
 end
 
 local function canonical(value)
@@ -65,12 +119,12 @@ end
 -- --- collecting ------------------------------------------------------------------------------------
 
 --- Notes a use of a channel.
--- @tparam table channel of the document's builder: with `id`
--- @tparam table use `by` (the id of who uses it), `schema`, `content_type`, `filter`, `what` (for people)
+-- @tparam table channel of the document's builder: with `id` and `broker`
+-- @tparam table use `by` (the id of who uses it), `action` ("receive" or "send"), `schema`, `header_schema`,
+--   `content_type`, `filter`, `what` (for people)
 -- @treturn table the use, in which `messages` will be their keys in the channel
-function Messages:note(channel, use)
+function Messages.note(_, channel, use)
   use.channel = channel
-  self.uses[#self.uses + 1] = use
   channel.uses = channel.uses or {}
   table.insert(channel.uses, use)
   return use
@@ -79,14 +133,18 @@ end
 -- A message of the channel for a use, made where there is none like it.
 local function message_for(channel, use)
   local definition = use.schema and use.schema:to_json()
+  local headers = use.header_schema and header_definition(use.header_schema)
   local filter = type(use.filter) == "table" and use.filter or nil
-  local key = canonical({ use.content_type or false, definition == nil and {} or { definition }, filter or false })
+  local key = canonical({ use.content_type or false, definition == nil and {} or { definition }, filter or false,
+    headers or false })
   channel.by_key = channel.by_key or {}
   local message = channel.by_key[key]
   if not message then
     message = {
       channel = channel,
       definition = definition,
+      headers = headers,
+      actions = {},
       schema_title = type(definition) == "table" and definition.title or nil,
       content_type = use.content_type,
       filter = filter,
@@ -100,7 +158,7 @@ local function message_for(channel, use)
 end
 
 -- Names that nobody else has: the title of the schema, where two have it with whose it is.
-local function name_messages(channel)
+local function name_messages(self, channel)
   local count = {}
   for _, message in ipairs(channel.messages) do
     message.base = message.schema_title and name.id(message.schema_title) or "message"
@@ -112,13 +170,8 @@ local function name_messages(channel)
   local taken = {}
   for _, message in ipairs(channel.messages) do
     local key = count[message.base] > 1 and message.base .. "_-" .. message.by or message.base
-    local unique, number = key, 1
-    while taken[unique] do
-      number = number + 1
-      unique = key .. "_-" .. number
-    end
-    taken[unique] = true
-    message.key, message.id = unique, channel.id .. "_-" .. unique
+    message.key = name.unused(taken, key, message)
+    message.id = name.unused(self.ids, channel.id .. "_-" .. message.key, message)
   end
 end
 
@@ -127,7 +180,7 @@ function Messages:resolve(channel)
   channel.messages = {}
   local open = {}
   for _, use in ipairs(channel.uses or {}) do
-    if use.schema or type(use.filter) == "table" then
+    if use.schema or use.header_schema or type(use.filter) == "table" then
       use.messages = { message_for(channel, use) }
     else
       open[#open + 1] = use
@@ -140,7 +193,12 @@ function Messages:resolve(channel)
   for _, use in ipairs(open) do
     use.messages = #known > 0 and known or { message_for(channel, use) }
   end
-  name_messages(channel)
+  for _, use in ipairs(channel.uses or {}) do
+    for _, message in ipairs(use.messages) do
+      message.actions[use.action] = true
+    end
+  end
+  name_messages(self, channel)
   for _, message in ipairs(channel.messages) do
     self.list[#self.list + 1] = message
     if message.definition == nil then
@@ -151,22 +209,31 @@ end
 
 -- --- writing ---------------------------------------------------------------------------------------
 
--- Gives each schema a key: its title, unless another schema has it as well.
+-- Adds a schema under its title, unless another schema has it as well; returns the key.
+local function add_schema(schemas, taken, definition, fallback)
+  local title, same = type(definition) == "table" and definition.title, canonical({ definition })
+  local key = title and name.id(title) or fallback
+  if taken[key] and taken[key] ~= same then
+    key = fallback
+  end
+  while taken[key] and taken[key] ~= same do
+    key = key .. "_-schema"
+  end
+  taken[key] = same
+  schemas[key] = convert(definition, SCHEMAS .. key)
+  return key
+end
+
 local function add_schemas(self, schemas)
   local taken = { [HEADERS] = "" }
   for _, message in ipairs(self.list) do
     if message.definition ~= nil then
-      local title, same = message.schema_title, canonical(message.definition)
-      local key = title and name.id(title) or message.id
-      if taken[key] and taken[key] ~= same then
-        key = message.id
-      end
-      while taken[key] and taken[key] ~= same do
-        key = key .. "_-schema"
-      end
-      taken[key] = same
-      message.schema_key = key
-      schemas[key] = convert(message.definition, "#/components/schemas/" .. key)
+      message.schema_key = add_schema(schemas, taken, message.definition, message.id)
+    end
+  end
+  for _, message in ipairs(self.list) do
+    if message.headers then
+      message.headers_key = add_schema(schemas, taken, message.headers, message.id .. "_-headers")
     end
   end
 end
@@ -179,9 +246,10 @@ local function write(message)
     title = message.schema_title,
     description = described.description,
     contentType = message.content_type,
-    headers = headers_of(message.filter),
-    payload = message.schema_key and { ["$ref"] = "#/components/schemas/" .. message.schema_key },
+    headers = headers_of(message),
+    payload = message.schema_key and { ["$ref"] = SCHEMAS .. message.schema_key },
     correlationId = { ["$ref"] = "#/components/correlationIds/weir" },
+    bindings = bindings.message(message.channel.broker, message.actions),
   }
 end
 
@@ -204,5 +272,5 @@ end
 
 --- Makes an empty collection. Its `missing` lists messages without a schema: `{ channel, message, what }`.
 return function()
-  return setmetatable({ uses = {}, list = {}, missing = {} }, Messages)
+  return setmetatable({ list = {}, missing = {}, ids = {} }, Messages)
 end

@@ -68,6 +68,21 @@ function name.address(destination, pattern)
   return destination, next(parameters) and parameters or nil
 end
 
+--- A key that is not taken: the wanted one, or one with a number.
+-- @tparam table taken keys that are; gets the new one
+-- @tparam string wanted
+-- @param value what is kept under it there
+-- @treturn string
+function name.unused(taken, wanted, value)
+  local key, number = wanted, 1
+  while taken[key] ~= nil do
+    number = number + 1
+    key = wanted .. "_-" .. number
+  end
+  taken[key] = value
+  return key
+end
+
 -- Headers whose values are not for documents.
 local SECRET = { "auth", "token", "secret", "password", "cookie", "key", "credential" }
 
@@ -82,9 +97,16 @@ function name.is_secret(header)
   return false
 end
 
---- A text without the user and the password of the addresses in it.
+--- A text without the user and the password of the addresses in it, and without the values in their queries that may
+-- say who somebody is.
 function name.without_credentials(value)
-  return (value:gsub("(%a[%w+.-]*://)[^/%s?#@]*@", "%1"))
+  if not value:find("://", 1, true) then
+    return value
+  end
+  value = value:gsub("(%a[%w+.-]*://)[^/%s?#]*@", "%1")
+  return (value:gsub("([?&])([^?&=%s#]+)=([^&%s#]*)", function(mark, parameter)
+    return name.is_secret(parameter) and mark .. parameter .. "=*" or nil
+  end))
 end
 
 return name

@@ -119,6 +119,22 @@ describe("the official parser", function()
     end)
   end)
 
+  accepts("an application on durable streams, with schemas of headers and publishers without a destination", function()
+    local app = weir.app("streams", "1.0.0")
+    app:broker("durable+https://streams.example/base")
+    app:broker("nats://h.example:4222")
+    local headers = { title = "Meta", properties = { Tenant = "string", n = { type = "integer?", minimum = 1 } } }
+    app:subscriber("in", { header_schema = headers, reply = "both" }, support.nothing)
+    app:subscriber("both", support.nothing)
+    app:subscriber({ name = "a", group = "g" }, { broker = "nats", reply = { to = true, header_schema = headers } },
+      support.nothing)
+    app:publisher({ to = "out", header_schema = {
+      properties = { n = "string" }, additionalProperties = false, propertyNames = { maxLength = 5 } } })
+    app:publisher({ name = "anything" })
+    app:publisher({ broker = "nats", schema = { title = "Any", type = "string" } })
+    return app
+  end)
+
   it("does say so when something is wrong", function()
     if not installed() then
       return pending("@asyncapi/parser is not installed: spec/setup test")

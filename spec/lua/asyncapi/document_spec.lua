@@ -48,10 +48,23 @@ describe("the AsyncAPI document of an application", function()
       assert.is_nil(write((assert(asyncapi.document(support.everything())))):find("hunter2", 1, true))
     end
     local text = asyncapi.to_json(document(function(orders)
-      orders:subscriber("https://user:hunter2@h.example/x", { dead_letter = "nats://user:hunter2@h.example/dead" },
-        nothing)
-    end))
+      orders:subscriber("https://user:hunter2@h.example/x", {
+        name = "https://h.example/?access_token=hunter2&a=b#x",
+        summary = "https://h.example/?access_token=hunter2&a=b#x",
+        dead_letter = "nats://user:hunter2@h.example/dead",
+        title = "See https://user:p%40ss@hunter2@h.example/.",
+        retry = { to = "nats://hunter2:x@h.example" },
+        schema = {
+          description = "As https://hunter2@h.example has it.",
+          properties = { at = { default = "redis://:hunter2@h.example", pattern = "^http://[a-z]+@" } },
+        },
+        reply = { to = "https://h.example/x?api_key=hunter2" },
+      }, nothing)
+      orders:publisher({ name = "https://h.example/?a=b&password=hunter2" })
+    end, { description = "From https://ada:hunter2@h.example" }))
     assert.is_nil(text:find("hunter2", 1, true))
+    assert.is_truthy(text:find("^http://[a-z]+@", 1, true))
+    assert.is_truthy(text:find("https://h.example/?access_token=*&a=b#x", 1, true))
   end)
 
   it("says how each server asks who is there", function()
@@ -107,12 +120,15 @@ describe("the AsyncAPI document of an application", function()
     local before = document(function(orders)
       notes(orders, "la", "de")
       orders:subscriber("a b", { schema = { title = "A", type = "string" } }, nothing)
+      orders:subscriber("alone", { filter = { k = "x" } }, nothing)
     end)
     local after = document(function(orders)
       orders:subscriber("a/b", { schema = { title = "B", type = "string" } }, nothing)
       orders:subscriber("a_b", nothing)
       orders:subscriber("a b", { schema = { title = "A", type = "string" } }, nothing)
       notes(orders, "fr", "de", "la")
+      orders:subscriber("alone", { filter = { k = "x" } }, nothing)
+      orders:subscriber("alone", nothing)
       orders:broker("memory:", { label = "second" })
     end)
     for id, operation in pairs(before.operations) do
@@ -180,14 +196,15 @@ describe("the AsyncAPI document of an application", function()
       orders:subscriber("a", { reply = true, outputs = { x = "c" } }, nothing)
       orders:publisher({ to = "d", name = "alarms" })
       orders:publisher({})
+      orders:publisher({ name = "anything" })
     end)
     local what = {}
     for i, each in ipairs(missing) do
       what[i] = each.what
     end
     table.sort(what)
-    assert.same({ "the handler 'a'", "the output 'x' of the handler 'a'", "the publisher 'alarms'",
-      "the reply of the handler 'a'" }, what)
+    assert.same({ "a publisher without a name", "the handler 'a'", "the output 'x' of the handler 'a'",
+      "the publisher 'alarms'", "the publisher 'anything'", "the reply of the handler 'a'" }, what)
   end)
 
   it("has replies where the message asks for them, without an address", function()
@@ -203,9 +220,105 @@ describe("the AsyncAPI document of an application", function()
     local operations = assert(asyncapi.document(support.everything())).operations
     assert.same({ nats = { queue = "billing", bindingVersion = "0.1.0" } },
       operations["receive.orders._2A.new_2Fbilling"].bindings)
-    assert.same({ http = { method = "GET", bindingVersion = "0.3.0" } }, operations["receive.streams_-things"].bindings)
-    assert.equal("POST", operations["send.streams_-raw_20things"].bindings.http.method)
+    local http = operations["receive.streams_-things"].bindings.http
+    assert.same({ "GET", "object", "0.3.0" }, { http.method, http.query.type, http.bindingVersion })
+    assert.same({ "cursor", "live", "offset" }, keys(http.query.properties))
+    assert.same({ http = { method = "POST", bindingVersion = "0.3.0" } },
+      operations["send.streams_-raw_20things"].bindings)
     assert.is_nil(operations["receive.audit_-log"].bindings)
+  end)
+
+  it("has no queue that the binding of NATS has no room for", function()
+    local result = weir.app("orders", "1.0.0")
+    result:broker("nats://h.example:4222")
+    result:subscriber({ name = "a", group = ("g"):rep(255) }, nothing)
+    result:subscriber({ name = "b", group = ("g"):rep(256) }, nothing)
+    local bindings = {}
+    for _, operation in pairs(assert(asyncapi.document(result)).operations) do
+      bindings[operation.channel["$ref"]] = operation.bindings or false
+    end
+    assert.equal(255, #bindings["#/channels/a"].nats.queue)
+    assert.is_false(bindings["#/channels/b"])
+  end)
+
+  it("has what HTTP says of the messages of durable streams, by who sends them", function()
+    local result = weir.app("orders", "1.0.0")
+    result:broker("durable+https://streams.example/base")
+    result:subscriber("in", { reply = "both" }, nothing)
+    result:subscriber("both", nothing)
+    result:publisher({ to = "out" })
+    local messages = assert(asyncapi.document(result)).components.messages
+    local function http(id)
+      return messages[id].bindings.http
+    end
+    local received, sent, both = http("in_-message"), http("out_-message"), http("both_-message")
+    assert.same({ 200, "0.3.0", "object" }, { received.statusCode, received.bindingVersion, received.headers.type })
+    assert.same({ "Content-Type", "Stream-Closed", "Stream-Cursor", "Stream-Next-Offset", "Stream-Up-To-Date" },
+      keys(received.headers.properties))
+    assert.same({ "Content-Type", "Producer-Epoch", "Producer-Id", "Producer-Seq" }, keys(sent.headers.properties))
+    assert.same(keys(sent.headers.properties), sent.headers.required)
+    assert.same({ nil, nil, 8 }, { both.statusCode, both.headers.required, #keys(both.headers.properties) })
+  end)
+
+  it("has publishers without a destination, on a channel whose address is not known", function()
+    local schema = { title = "Order", type = "string" }
+    local result = document(function(orders)
+      orders:broker("memory:", { label = "audit" })
+      orders:publisher({ name = "anything", schema = schema })
+      orders:publisher({ schema = schema })
+      orders:publisher({ schema = schema })
+      orders:publisher({ broker = "audit" })
+      orders:publisher({ to = "d" })
+      orders:publisher({ to = "d" })
+    end)
+    assert.same({ "send.anything", "send.audit_-publisher", "send.d", "send.publisher_-Order" },
+      keys(result.operations))
+    local channel = result.channels["anything_-anywhere"]
+    assert.equal("#/channels/anything_-anywhere", result.operations["send.anything"].channel["$ref"])
+    assert.equal(codec.null, channel.address)
+    assert.same({ "Order" }, keys(channel.messages))
+    assert.same({ "#/servers/audit" }, refs(result.channels["audit_-publisher_-anywhere"].servers))
+  end)
+
+  it("keeps channels without an address apart from others that would have their names", function()
+    local result = document(function(orders)
+      orders:broker("memory:", { label = "a" })
+      orders:subscriber("a", { reply = true }, nothing)
+      orders:subscriber("reply", { broker = "a" }, nothing)
+    end)
+    assert.same({ "a", "a_-reply", "a_-reply_-2" }, keys(result.channels))
+    assert.equal("reply", result.channels["a_-reply"].address)
+    assert.equal("#/channels/a_-reply_-2", result.operations["receive.a"].reply.channel["$ref"])
+  end)
+
+  it("has the schemas of headers beside those that weir writes", function()
+    local result = document(function(orders)
+      orders:subscriber("a", {
+        header_schema = { title = "Meta", properties = { Tenant = "string", ["api-key"] = { const = "hunter2" } } },
+        filter = { language = "la" },
+        reply = { to = "b", header_schema = { properties = { n = "integer?" } } },
+      }, nothing)
+      orders:publisher({ to = "c", header_schema = { properties = { n = "string" }, additionalProperties = false,
+        propertyNames = { maxLength = 5 } } })
+    end)
+    local components = result.components
+    local function headers_of(operation)
+      local reference = operation.messages[1]["$ref"]
+      local channel, key = reference:match("^#/channels/(.-)/messages/(.*)$")
+      return components.messages[result.channels[channel].messages[key]["$ref"]:match("[^/]*$")].headers
+    end
+    local received = headers_of(result.operations["receive.a_-language_-la"])
+    assert.same({ "object", { "#/components/schemas/weir-headers", "#/components/schemas/Meta" }, "la" },
+      { received.type, refs(received.allOf), received.properties.language.const })
+    assert.same({ title = "Meta", type = "object", required = { "api-key", "tenant" },
+      properties = { tenant = { type = "string" }, ["api-key"] = {} } }, components.schemas.Meta)
+    assert.same({ type = "integer" },
+      components.schemas["b_-message_-headers"].properties.n)
+    local closed = components.schemas["c_-message_-headers"]
+    assert.is_true(closed.properties["message-id"])
+    assert.is_true(closed.patternProperties["^weir-"])
+    assert.same({ false, { type = "string" } }, { closed.additionalProperties, closed.properties.n })
+    assert.same({ maxLength = 5 }, closed.propertyNames.anyOf[1])
   end)
 
   it("says what becomes of failures", function()
