@@ -11,15 +11,16 @@
 -- start and the end go on.
 -- @module weir.app.http
 
+local cjson = require("cjson").new()
 local collect = require("weir.app.collect")
 local errors = require("weir.errors")
 local http = require("weir.http")
-local json = require("weir.codec.json")
 local measures = require("weir.app.measures")
 local prometheus = require("weir.metrics.prometheus")
 local runtime = require("weir.runtime")
 local snapshot = require("weir.app.snapshot")
 local tasks = require("weir.task")
+local text = require("weir.utf8")
 
 local M = {}
 
@@ -43,9 +44,9 @@ local function registry_of(app)
   return app.running and app.running.metrics or app.metrics
 end
 
--- With arrays that stay arrays when they are empty.
+-- With arrays that stay arrays when they are empty. Large numbers are rounded, which the codec of messages refuses.
 local function to_json(value)
-  return (json.encode(value):gsub('"(%a+)":{}', function(name)
+  return (cjson.encode(value):gsub('"(%a+)":{}', function(name)
     return ('"%s":%s'):format(name, (name == "runtime" or name == "outcomes") and "{}" or "[]")
   end))
 end
@@ -61,7 +62,7 @@ local function ready(app)
   return answer_json(health.ready and 200 or 503, {
     ready = health.ready,
     state = health.state,
-    error = health.error and tostring(health.error) or nil,
+    error = health.error and text.valid(tostring(health.error)) or nil,
     brokers = snapshot.brokers(health),
   })
 end
@@ -85,7 +86,7 @@ end
 local function current(self)
   local now = runtime.now()
   if not self.taken or now - self.taken > FRESH then
-    self.taken, self.text = now, to_json(snapshot.take(self.app, registry_of(self.app)))
+    self.taken, self.text = now, to_json(snapshot.take(self.app, registry_of(self.app), self.history))
   end
   return self.text
 end
@@ -159,7 +160,7 @@ local function open(self)
   if not server then
     return nil, err
   end
-  self.server, self.url = server, server.url
+  self.server, self.url, self.history = server, server.url, snapshot.history()
   measure(self)
   log:info("metrics, health and a live page are served", { url = self.url })
 end

@@ -1,12 +1,17 @@
 --- What an application does at a moment, as plain data for pages and terminals: its metrics by subscription,
 -- destination and stream, and the state of its brokers.
 --
--- Counters are totals: who shows rates divides the difference of two snapshots by that of their `time`.
+-- Counters are totals. Rates and quantiles are of the last seconds: a *history* keeps what was counted at former
+-- snapshots, and each is compared with the oldest that is recent.
 -- @module weir.app.snapshot
 
 local runtime = require("weir.runtime")
+local text = require("weir.utf8")
 
 local M = {}
+
+-- Seconds that rates and quantiles look back, and the moments that are kept for that.
+local WINDOW, MOMENTS = 10, 5
 
 -- By the name of the metric: the group of rows that it belongs to, and its field there.
 local FIELDS = {
@@ -35,67 +40,130 @@ local KEYS = {
   streams = { "stream", "side" },
 }
 
+-- What a counter of a group is called of which there is a rate.
+local RATES = { subscriptions = "consumed", published = "published", streams = "messages" }
+
+-- --- histories ------------------------------------------------------------------------------------
+
+local History = { __name = "weir.app.history" }
+History.__index = History
+
+--- Makes a history, for one reader after the other of the same registry.
+-- @tparam[opt=10] number window seconds that rates and quantiles look back, and a fifth of that more
+function M.history(window)
+  window = window or WINDOW
+  return setmetatable({ moments = {}, window = window, apart = window / MOMENTS }, History)
+end
+
+-- The moment to compare with; nil where there is none that is recent.
+function History:base(now)
+  local moments = self.moments
+  while moments[1] and now - moments[1].time > self.window + self.apart do
+    table.remove(moments, 1)
+  end
+  return moments[1]
+end
+
+-- Keeps a moment: `time`, and by key a number or the counts of a histogram.
+function History:keep(moment)
+  local last = self.moments[#self.moments]
+  if not last or moment.time - last.time >= self.apart then
+    self.moments[#self.moments + 1] = moment
+  end
+end
+
+-- --- series ---------------------------------------------------------------------------------------
+
 --- The value below which a share of a histogram is, as far as its buckets tell.
 -- @tparam table series of `registry:collect()`
 -- @tparam number share 0 to 1
+-- @tparam[opt] {number,...} before the counts of its buckets that are not to be looked at
 -- @treturn ?number nil of nothing; of what is above the last bound, that bound
-function M.quantile(series, share)
-  local wanted = series.count * share
-  local below, before = 0, 0
-  if series.count == 0 then
+function M.quantile(series, share, before)
+  local function count(i)
+    return series.buckets[i].count - (before and before[i] or 0)
+  end
+  local all = count(#series.buckets)
+  local wanted, low, below = all * share, 0, 0
+  if all <= 0 then
     return nil
   end
-  for _, bucket in ipairs(series.buckets) do
-    if bucket.count >= wanted and bucket.count > before then
+  for i, bucket in ipairs(series.buckets) do
+    local n = count(i)
+    if n >= wanted and n > below then
       if bucket.le == math.huge then
-        return below
+        return low
       end
-      return below + (bucket.le - below) * (wanted - before) / (bucket.count - before)
+      return low + (bucket.le - low) * (wanted - below) / (n - below)
     end
-    below, before = bucket.le, bucket.count
+    low, below = bucket.le, n
   end
-  return below
+  return low
 end
 
-local function duration_of(series)
-  return {
-    count = series.count,
-    sum = series.sum,
-    p50 = M.quantile(series, 0.5),
-    p99 = M.quantile(series, 0.99),
-  }
+local function counts_of(series)
+  local counts = {}
+  for i, bucket in ipairs(series.buckets) do
+    counts[i] = bucket.count
+  end
+  return counts
 end
 
--- The row of a group that a series belongs to.
-local function row_of(groups, group, labels)
-  local names, values = KEYS[group], {}
+-- A histogram in short. Its quantiles are of what came since the moment before, if there was one.
+local function duration_of(self, key, series)
+  local counts = counts_of(series)
+  self.moment[key] = counts
+  local duration = { count = series.count, sum = series.sum }
+  if self.base then
+    local before = self.base[key]
+    duration.p50 = M.quantile(series, 0.5, before)
+    duration.p99 = M.quantile(series, 0.99, before)
+  end
+  return duration
+end
+
+-- The row of a group that a series belongs to, and its key.
+local function row_of(self, group, labels)
+  local names, parts = KEYS[group], { group }
   for i, name in ipairs(names) do
-    values[i] = #labels[name] .. ":" .. labels[name]
+    parts[i + 1] = #labels[name] .. ":" .. labels[name]
   end
-  local key = table.concat(values)
-  local rows = groups[group]
+  local key = table.concat(parts)
+  local rows = self[group]
   local row = rows[key]
   if not row then
     row = group == "subscriptions" and { outcomes = {} } or {}
     for _, name in ipairs(names) do
-      row[name] = labels[name]
+      row[name] = text.valid(labels[name])
     end
     rows[key], rows[#rows + 1] = row, row
   end
-  return row
+  return row, key
 end
 
-local function add(groups, family, series)
+local function set(self, group, labels, field, series)
+  local row, key = row_of(self, group, labels)
+  if series.buckets then
+    row[field] = duration_of(self, key .. field, series)
+    return
+  end
+  row[field] = series.value
+  if field == RATES[group] then
+    self.moment[key] = series.value
+    if self.base then
+      row.rate = math.max(series.value - (self.base[key] or 0), 0) / (self.moment.time - self.base.time)
+    end
+  end
+end
+
+local function add(self, family, series)
   local labels = series.labels
   if family.name == "weir_messages_processed_total" then
-    row_of(groups, "subscriptions", labels).outcomes[labels.outcome] = series.value
+    row_of(self, "subscriptions", labels).outcomes[labels.outcome] = series.value
   elseif family.name == "weir_messages_published_total" then
-    local field = labels.status == "ok" and "published" or "failed"
-    local row = row_of(groups, "published", labels)
-    row[field] = (row[field] or 0) + series.value
+    set(self, "published", labels, labels.status == "ok" and "published" or "failed", series)
   elseif FIELDS[family.name] then
-    local row = row_of(groups, FIELDS[family.name][1], labels)
-    row[FIELDS[family.name][2]] = series.buckets and duration_of(series) or series.value
+    set(self, FIELDS[family.name][1], labels, FIELDS[family.name][2], series)
   end
 end
 
@@ -121,7 +189,11 @@ function M.brokers(health)
   local list = {}
   for label, each in pairs(health.brokers) do
     local err = each.error
-    list[#list + 1] = { name = label, state = each.state, error = err and (err.message or tostring(err)) or nil }
+    list[#list + 1] = {
+      name = text.valid(label),
+      state = each.state,
+      error = err and text.valid(err.message or tostring(err)) or nil,
+    }
   end
   table.sort(list, function(a, b)
     return a.name < b.name
@@ -132,34 +204,46 @@ end
 --- Takes one.
 -- @tparam table app
 -- @param registry in which it counts
--- @treturn table `app`, `version`, `state`, `ready`, `time` (seconds of a monotonic clock), `brokers`, `subscriptions`,
---   `published`, `streams`, `runtime`
-function M.take(app, registry)
-  local groups = { subscriptions = {}, published = {}, streams = {} }
+-- @tparam table history of `snapshot.history`, for rates and quantiles; it remembers this one
+-- @treturn table `app`, `version`, `state`, `ready`, `time` (seconds of a monotonic clock), `window` (seconds that
+--   rates and quantiles are of; nil where there are none yet), `brokers`, `subscriptions`, `published`, `streams`,
+--   `runtime`
+function M.take(app, registry, history)
+  local now = runtime.now()
+  local base = history:base(now)
+  local self = {
+    subscriptions = {},
+    published = {},
+    streams = {},
+    base = base and now > base.time and base or nil,
+    moment = { time = now },
+  }
   local process = {}
   for _, family in ipairs(registry:collect()) do
     for _, series in ipairs(family.series) do
       if series.labels.app == nil or series.labels.app == app.title then
-        add(groups, family, series)
+        add(self, family, series)
       end
       if RUNTIME[family.name] then
         process[RUNTIME[family.name]] = series.value
       elseif family.name == "weir_loop_lag_seconds" then
-        process.loop_lag = duration_of(series)
+        process.loop_lag = duration_of(self, "loop_lag", series)
       end
     end
   end
+  history:keep(self.moment)
   local health = app:health()
   return {
-    app = app.title,
-    version = app.version,
+    app = text.valid(app.title),
+    version = text.valid(app.version),
     state = health.state,
     ready = health.ready,
-    time = runtime.now(),
+    time = now,
+    window = self.base and now - self.base.time or nil,
     brokers = M.brokers(health),
-    subscriptions = list_of(groups.subscriptions),
-    published = list_of(groups.published),
-    streams = list_of(groups.streams),
+    subscriptions = list_of(self.subscriptions),
+    published = list_of(self.published),
+    streams = list_of(self.streams),
     runtime = process,
   }
 end

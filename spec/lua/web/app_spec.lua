@@ -146,7 +146,16 @@ describe("app:http", function()
       assert.equal(1, second.subscriptions[1].consumed)
       assert.equal(1, second.subscriptions[1].outcomes.ack)
       assert.equal(1, second.subscriptions[1].duration.count)
-      assert.same({ broker = "memory", destination = "out", published = 1, failed = 0 }, second.published[1])
+      assert.is_nil(first.window)
+      assert.is_nil(first.subscriptions[1].rate)
+      local span = second.time - first.time
+      assert.near(span, second.window, 1e-6)
+      assert.near(1 / span, second.subscriptions[1].rate, 1e-6)
+      assert.is_true(second.subscriptions[1].duration.p50 > 0)
+      local published = { broker = "memory", destination = "out", published = 1, failed = 0 }
+      published.rate = second.published[1].rate
+      assert.near(1 / span, published.rate, 1e-6)
+      assert.same(published, second.published[1])
       running:stop()
       eventually(function()
         local piece = response:read(5)
