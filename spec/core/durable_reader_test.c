@@ -741,8 +741,7 @@ static bool deliver(client *c, model *m, const char *bytes, size_t len, bool may
   while (at < stop) {
     size_t run = 1 + draw(m, draw(m, 2) == 0 ? 8 : 400);
     if (run > stop - at) run = stop - at;
-    char *piece = malloc(run);
-    memcpy(piece, bytes + at, run);
+    unsigned char *piece = weir_test_copy(bytes + at, run);
     const weir_status status = weir_durable_reader_feed(c->hand.reader, piece, run, c->hand.now);
     free(piece);
     if (status != WEIR_OK) return false;

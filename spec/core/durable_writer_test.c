@@ -365,6 +365,16 @@ static weir_durable_writer *pipelined(weir_test_alloc *memory, uint32_t window, 
   return writer;
 }
 
+/* The same with a window of three, and batches 1 to 3 on their way. */
+static weir_durable_writer *three_out(weir_test_alloc *memory, bool auto_claim, uint64_t *a,
+                                      uint64_t *b, uint64_t *c) {
+  weir_durable_writer *writer = pipelined(memory, 3, auto_claim);
+  assert_sent(writer, 0, 1, "1", a);
+  assert_sent(writer, 0, 2, "2", b);
+  assert_sent(writer, 0, 3, "3", c);
+  return writer;
+}
+
 static void no_more_requests_are_out_than_allowed(void **state) {
   weir_durable_writer *writer = pipelined(*state, 2, false);
   uint64_t a, b;
@@ -379,11 +389,8 @@ static void no_more_requests_are_out_than_allowed(void **state) {
 }
 
 static void an_answer_confirms_all_batches_before_it(void **state) {
-  weir_durable_writer *writer = pipelined(*state, 3, false);
   uint64_t a, b, c;
-  assert_sent(writer, 0, 1, "1", &a);
-  assert_sent(writer, 0, 2, "2", &b);
-  assert_sent(writer, 0, 3, "3", &c);
+  weir_durable_writer *writer = three_out(*state, false, &a, &b, &c);
   lose(writer, a);
   answer(writer, c, 200, "Stream-Next-Offset", "0_9", NULL, NULL);
   assert_int_equal(of(writer)->confirmed, 4);
@@ -400,11 +407,8 @@ static void an_answer_confirms_all_batches_before_it(void **state) {
 }
 
 static void only_what_did_not_arrive_is_sent_again_and_not_before_its_turn(void **state) {
-  weir_durable_writer *writer = pipelined(*state, 3, false);
   uint64_t a, b, c;
-  assert_sent(writer, 0, 1, "1", &a);
-  assert_sent(writer, 0, 2, "2", &b);
-  assert_sent(writer, 0, 3, "3", &c);
+  weir_durable_writer *writer = three_out(*state, false, &a, &b, &c);
   gap(writer, c, "1", "3");
   assert_nothing(writer);
   status(writer, a, 200);
@@ -417,11 +421,8 @@ static void only_what_did_not_arrive_is_sent_again_and_not_before_its_turn(void 
 }
 
 static void a_gap_tells_what_has_arrived(void **state) {
-  weir_durable_writer *writer = pipelined(*state, 3, false);
   uint64_t a, b, c;
-  assert_sent(writer, 0, 1, "1", &a);
-  assert_sent(writer, 0, 2, "2", &b);
-  assert_sent(writer, 0, 3, "3", &c);
+  weir_durable_writer *writer = three_out(*state, false, &a, &b, &c);
   lose(writer, a);
   gap(writer, c, "2", "3"); /* so 1 is there */
   assert_int_equal(of(writer)->confirmed, 2);
@@ -455,11 +456,8 @@ static void a_gap_may_say_that_the_batch_itself_has_arrived(void **state) {
 }
 
 static void an_old_gap_does_not_look_like_a_loss(void **state) {
-  weir_durable_writer *writer = pipelined(*state, 3, false);
   uint64_t a, b, c;
-  assert_sent(writer, 0, 1, "1", &a);
-  assert_sent(writer, 0, 2, "2", &b);
-  assert_sent(writer, 0, 3, "3", &c);
+  weir_durable_writer *writer = three_out(*state, false, &a, &b, &c);
   status(writer, a, 200);
   status(writer, b, 200);
   gap(writer, c, "1", "3"); /* was said before 1 arrived */
@@ -530,11 +528,8 @@ static void what_repeating_cannot_mend_ends_the_writer(void **state) {
 }
 
 static void batches_before_a_refused_one_are_brought_to_their_end(void **state) {
-  weir_durable_writer *writer = pipelined(*state, 3, false);
   uint64_t a, b, c;
-  assert_sent(writer, 0, 1, "1", &a);
-  assert_sent(writer, 0, 2, "2", &b);
-  assert_sent(writer, 0, 3, "3", &c);
+  weir_durable_writer *writer = three_out(*state, false, &a, &b, &c);
   status(writer, b, 413);
   gap(writer, c, "1", "3");
   lose(writer, a);
@@ -549,11 +544,8 @@ static void batches_before_a_refused_one_are_brought_to_their_end(void **state) 
 }
 
 static void the_first_refusal_in_order_is_the_one_that_counts(void **state) {
-  weir_durable_writer *writer = pipelined(*state, 3, false);
   uint64_t a, b, c;
-  assert_sent(writer, 0, 1, "1", &a);
-  assert_sent(writer, 0, 2, "2", &b);
-  assert_sent(writer, 0, 3, "3", &c);
+  weir_durable_writer *writer = three_out(*state, false, &a, &b, &c);
   status(writer, b, 413);
   status(writer, c, 404);
   status(writer, a, 401);
@@ -563,11 +555,8 @@ static void the_first_refusal_in_order_is_the_one_that_counts(void **state) {
 }
 
 static void a_later_refusal_does_not_hide_an_earlier_one(void **state) {
-  weir_durable_writer *writer = pipelined(*state, 3, false);
   uint64_t a, b, c;
-  assert_sent(writer, 0, 1, "1", &a);
-  assert_sent(writer, 0, 2, "2", &b);
-  assert_sent(writer, 0, 3, "3", &c);
+  weir_durable_writer *writer = three_out(*state, false, &a, &b, &c);
   status(writer, b, 413);
   status(writer, c, 404);
   status(writer, a, 200);
@@ -591,11 +580,8 @@ static void a_failure_does_not_claim_items_that_had_arrived_after_all(void **sta
 }
 
 static void a_batch_that_had_arrived_after_all_is_no_failure(void **state) {
-  weir_durable_writer *writer = pipelined(*state, 3, false);
   uint64_t a, b, c;
-  assert_sent(writer, 0, 1, "1", &a);
-  assert_sent(writer, 0, 2, "2", &b);
-  assert_sent(writer, 0, 3, "3", &c);
+  weir_durable_writer *writer = three_out(*state, false, &a, &b, &c);
   lose(writer, b); /* but it did arrive */
   assert_sent(writer, 0, 2, "2", &b);
   status(writer, b, 401);
@@ -623,11 +609,8 @@ static void a_stale_epoch_ends_the_writer_unless_it_claims(void **state) {
 }
 
 static void auto_claim_numbers_everything_unconfirmed_anew(void **state) {
-  weir_durable_writer *writer = pipelined(*state, 3, true);
   uint64_t a, b, c;
-  assert_sent(writer, 0, 1, "1", &a);
-  assert_sent(writer, 0, 2, "2", &b);
-  assert_sent(writer, 0, 3, "3", &c);
+  weir_durable_writer *writer = three_out(*state, true, &a, &b, &c);
   answer(writer, b, 403, "Producer-Epoch", "4", NULL, NULL);
   assert_nothing(writer);
   status(writer, a, 200); /* was in time */

@@ -209,8 +209,7 @@ static void the_documented_close_codes_are_ours(void **state) {
 
 /* Reads a payload with the reader of its type, from a block of exactly its size. */
 static weir_status read_any(int type, const unsigned char *payload, size_t len) {
-  unsigned char *copy = malloc(len > 0 ? len : 1);
-  if (len > 0) memcpy(copy, payload, len);
+  unsigned char *copy = weir_test_copy(payload, len);
   weir_hello *hello = malloc(sizeof *hello);
   weir_subscribe subscribe;
   weir_start start;

@@ -121,6 +121,14 @@ static inline int weir_test_tear_down(void **state) {
   return leaked ? -1 : 0;
 }
 
+/* A copy in a block of its own, so that ASan sees reads beyond it or after it is freed. */
+static inline unsigned char *weir_test_copy(const void *bytes, size_t len) {
+  unsigned char *copy = malloc(len > 0 ? len : 1);
+  assert_non_null(copy);
+  if (len > 0) memcpy(copy, bytes, len);
+  return copy;
+}
+
 /* The same small, fast stream of numbers for each seed. */
 static inline uint64_t weir_test_random(uint64_t *state) {
   *state ^= *state << 13;

@@ -274,8 +274,7 @@ static size_t move_some(app *from, app *to, bool split) {
     size_t len = split && i + 1 == count ? 1 + any((uint32_t)iov[i].len) : iov[i].len;
     for (size_t at = 0; at < len;) {
       size_t n = split ? 1 + any((uint32_t)(len - at)) : len - at;
-      unsigned char *copy = malloc(n); /* exactly as long: overruns show */
-      memcpy(copy, bytes + at, n);
+      unsigned char *copy = weir_test_copy(bytes + at, n);
       to->endpoint->feed(to->endpoint, copy, n, now_ns);
       free(copy);
       at += n;
