@@ -4,15 +4,7 @@
  */
 #include "core/durable/base64.h"
 
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void check(int condition) {
-  if (!condition) abort();
-}
+#include "support.h"
 
 static void *allocate(size_t size) {
   void *ptr = malloc(size > 0 ? size : 1);
@@ -50,8 +42,7 @@ static void encode(const uint8_t *bytes, size_t size) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-  uint8_t *copy = allocate(size); /* exactly as long, for the sanitizer */
-  if (size > 0) memcpy(copy, data, size);
+  uint8_t *copy = copy_of(data, size);
   decode(copy, size);
   encode(copy, size);
   free(copy);

@@ -9,20 +9,13 @@
 #include "core/durable/reader.h"
 
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "support.h"
 
 enum {
   POSITION_LONGEST = WEIR_DURABLE_OFFSET_MAX + 32,
   MAX_EVENT = 4096
 };
-
-typedef struct input {
-  const uint8_t *at;
-  size_t left;
-} input;
 
 typedef struct play {
   weir_durable_reader *reader;
@@ -32,25 +25,10 @@ typedef struct play {
   bool closed;
 } play;
 
-static void check(int condition) {
-  if (!condition) abort();
-}
-
-static uint8_t byte(input *in) {
-  if (in->left == 0) return 0;
-  in->left--;
-  return *in->at++;
-}
-
 /* So many bytes, or as many as there are; exactly as long, for the sanitizer. */
 static unsigned char *bytes(input *in, size_t *len) {
-  if (*len > in->left) *len = in->left;
-  unsigned char *copy = malloc(*len > 0 ? *len : 1);
-  check(copy != NULL);
-  memcpy(copy, in->at, *len);
-  in->at += *len;
-  in->left -= *len;
-  return copy;
+  const uint8_t *at = next_bytes(in, len);
+  return copy_of(at, *len);
 }
 
 static weir_durable_reader *reader_at(weir_durable_live live, const char *position) {

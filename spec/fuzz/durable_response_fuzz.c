@@ -7,24 +7,16 @@
  */
 #include "core/durable/response.h"
 
-#include <stdlib.h>
-#include <string.h>
+#include "support.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void check(int condition) {
-  if (!condition) abort();
-}
-
-/* Exactly as long, for the sanitizer. */
-static char *copy_of(const uint8_t *data, size_t len, int flip) {
-  char *copy = malloc(len > 0 ? len : 1);
-  check(copy != NULL);
-  for (size_t i = 0; i < len; i++) {
+/* A copy, with the case of its letters changed if `flip`. */
+static char *text_of(const uint8_t *data, size_t len, int flip) {
+  char *text = (char *)copy_of(data, len);
+  for (size_t i = 0; flip && i < len; i++) {
     const int letter = (data[i] | 0x20) >= 'a' && (data[i] | 0x20) <= 'z';
-    copy[i] = (char)(flip && letter ? data[i] ^ 0x20 : data[i]);
+    if (letter) text[i] = (char)(data[i] ^ 0x20);
   }
-  return copy;
+  return text;
 }
 
 static void take_line(weir_durable_response *response, const uint8_t *line, size_t len, int flip) {
@@ -32,8 +24,8 @@ static void take_line(weir_durable_response *response, const uint8_t *line, size
   if (colon == NULL) return;
   const size_t name_len = (size_t)(colon - line);
   const size_t value_len = len - name_len - 1;
-  char *name = copy_of(line, name_len, flip);
-  char *value = copy_of(colon + 1, value_len, 0);
+  char *name = text_of(line, name_len, flip);
+  char *value = text_of(colon + 1, value_len, 0);
   weir_durable_response_header(response, name, name_len, value, value_len);
   free(name);
   free(value);

@@ -8,10 +8,7 @@
  */
 #include "core/durable/writer.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "support.h"
 
 enum {
   OUT = 8,
@@ -21,11 +18,6 @@ enum {
   BODY = 64,
   SEEN = 4096
 };
-
-typedef struct input {
-  const uint8_t *at;
-  size_t left;
-} input;
 
 typedef struct out_request {
   bool used;
@@ -48,16 +40,6 @@ typedef struct play {
   out_request out[OUT];
   sent seen[SEEN];
 } play;
-
-static void check(int condition) {
-  if (!condition) abort();
-}
-
-static uint8_t byte(input *in) {
-  if (in->left == 0) return 0;
-  in->left--;
-  return *in->at++;
-}
 
 static void check_state(play *p) {
   const weir_durable_writer_state *s = weir_durable_writer_state_of(p->writer);

@@ -6,10 +6,7 @@
  */
 #include "core/frame.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "support.h"
 
 /* Everything that must be equal: how it ended, and each frame's length and bytes. */
 typedef struct outcome {
@@ -19,20 +16,8 @@ typedef struct outcome {
   uint64_t hash;
 } outcome;
 
-static void check(int condition) {
-  if (!condition) abort();
-}
-
-static void mix(outcome *out, const unsigned char *bytes, size_t len) {
-  for (size_t i = 0; i < len; i++)
-    out->hash = (out->hash ^ bytes[i]) * UINT64_C(0x100000001b3);
-}
-
 static weir_status feed(weir_frame_reader *reader, const uint8_t *data, size_t len, outcome *out) {
-  /* A copy of exactly this size: reading beyond it, or of it later, is seen by the sanitizer. */
-  unsigned char *piece = malloc(len > 0 ? len : 1);
-  check(piece != NULL);
-  memcpy(piece, data, len);
+  unsigned char *piece = copy_of(data, len);
   const unsigned char *at = piece;
   size_t left = len;
   weir_slice frame;
@@ -41,8 +26,8 @@ static weir_status feed(weir_frame_reader *reader, const uint8_t *data, size_t l
     check(frame.len <= reader->max);
     unsigned char header[WEIR_FRAME_HEADER];
     weir_frame_put_length(header, (uint32_t)frame.len);
-    mix(out, header, sizeof header);
-    mix(out, frame.ptr, frame.len);
+    mix(&out->hash, header, sizeof header);
+    mix(&out->hash, frame.ptr, frame.len);
     out->frames++;
     weir_slice_unref(&frame);
   }
@@ -59,9 +44,7 @@ static outcome parse(const uint8_t *data, size_t size, size_t max, uint8_t cuts)
   uint32_t random = cuts;
   size_t fed = 0;
   while (out.status == WEIR_E_AGAIN && fed < size) {
-    random = random * 1664525 + 1013904223;
-    size_t len = cuts == 0 ? size : (random >> 24) % cuts;
-    if (len > size - fed) len = size - fed;
+    const size_t len = next_piece(&random, cuts, size - fed);
     out.status = feed(&reader, data + fed, len, &out);
     fed += len;
     size_t most = 4 * fed > 4096 ? 4 * fed : 4096;

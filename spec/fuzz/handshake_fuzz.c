@@ -5,16 +5,10 @@
  *
  * Input: a frame's payload; its first byte is its type.
  */
-#include <stdlib.h>
-#include <string.h>
 
 #include "core/protocol.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void check(int condition) {
-  if (!condition) abort();
-}
+#include "support.h"
 
 static int equal(weir_slice a, weir_slice b) {
   return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);

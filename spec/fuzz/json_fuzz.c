@@ -7,10 +7,7 @@
  */
 #include "core/durable/json.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "support.h"
 
 typedef struct outcome {
   weir_status status;
@@ -18,26 +15,14 @@ typedef struct outcome {
   uint64_t hash, position;
 } outcome;
 
-static void check(int condition) {
-  if (!condition) abort();
-}
-
-static void mix(outcome *out, const weir_slice *item) {
-  for (size_t i = 0; i < item->len; i++)
-    out->hash = (out->hash ^ item->ptr[i]) * UINT64_C(0x100000001b3);
-  out->hash = (out->hash ^ item->len ^ 0x100) * UINT64_C(0x100000001b3);
-}
-
 static void feed(weir_json *json, const uint8_t *data, size_t len, outcome *out) {
-  unsigned char *piece = malloc(len > 0 ? len : 1); /* exactly as long, for the sanitizer */
-  check(piece != NULL);
-  memcpy(piece, data, len);
+  unsigned char *piece = copy_of(data, len);
   const unsigned char *at = piece;
   weir_slice item;
   while ((out->status = weir_json_next(json, &at, &len, &item)) == WEIR_OK) {
     check(item.len > 0 && item.len <= json->max_item);
     check(weir_json_check(item.ptr, item.len, 0, NULL, NULL) == WEIR_OK);
-    mix(out, &item);
+    mix(&out->hash, item.ptr, item.len);
     out->items++;
     weir_slice_unref(&item);
   }
@@ -53,9 +38,7 @@ static outcome split(const uint8_t *data, size_t size, uint8_t limits, uint8_t c
   uint32_t random = cuts;
   size_t fed = 0;
   while (out.status == WEIR_E_AGAIN && fed < size) {
-    random = random * 1664525 + 1013904223;
-    size_t len = cuts == 0 ? size : (random >> 24) % cuts;
-    if (len > size - fed) len = size - fed;
+    const size_t len = next_piece(&random, cuts, size - fed);
     feed(&json, data + fed, len, &out);
     fed += len;
   }

@@ -5,44 +5,16 @@
  *
  * Input: a byte that chooses the side, then steps: a choice, a length, that many bytes.
  */
-#include <stdlib.h>
-#include <string.h>
 
 #include "core/session.h"
 #include "core/time.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "support.h"
 
 static const unsigned char NETWORK[WEIR_ID_SIZE] = {1}, NODE[WEIR_ID_SIZE] = {2},
                            STREAM[WEIR_ID_SIZE] = {4};
 
-static void check(int condition) {
-  if (!condition) abort();
-}
-
-static size_t live, most, calls, failing;
-
-static void *resize(void *ctx, void *ptr, size_t size) {
-  (void)ctx;
-  size_t *block = ptr == NULL ? NULL : (size_t *)ptr - 2;
-  const size_t old = block == NULL ? 0 : *block;
-  if (size > old && ++calls == failing) return NULL;
-  live -= old;
-  if (size == 0) {
-    free(block);
-    return NULL;
-  }
-  block = realloc(block, size + 2 * sizeof *block);
-  check(block != NULL);
-  *block = size;
-  live += size;
-  if (live > most) most = live;
-  return block + 2;
-}
-
-static const weir_alloc ALLOC = {resize, NULL};
-
 typedef struct world {
+  counted_memory memory;
   weir_hub hub;
   weir_session *session;
   weir_producer *producer;
@@ -119,8 +91,7 @@ static void play(world *w, const uint8_t *data, size_t size) {
   weir_endpoint *endpoint = weir_session_endpoint(w->session);
   while (size >= 2 && !w->dead) {
     const size_t len = data[1] < size - 2 ? data[1] : size - 2;
-    unsigned char *piece = malloc(len + 1);
-    memcpy(piece, data + 2, len);
+    unsigned char *piece = copy_of(data + 2, len);
     if (endpoint->feed(endpoint, piece, len, w->hub.now) != WEIR_OK) w->dead = true;
     free(piece);
     if (!w->dead) act(w, data[0]);
@@ -139,22 +110,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   memcpy(config.node, NODE, WEIR_ID_SIZE);
   weir_hub_init(&w.hub);
   w.hub.now = WEIR_SECOND;
-  most = live;
-  calls = 0;
-  failing = data[1] < 128 ? 0 : data[1] - 100;
+  counted_init(&w.memory);
+  w.memory.fail_at = data[1] < 128 ? 0 : data[1] - 100;
   w.producer =
       weir_producer_new(NULL, &w.hub, &(weir_producer_config){.epoch = 5, .max_items = 16});
-  w.consumer =
-      weir_consumer_new(&ALLOC, &w.hub, &(weir_consumer_config){.max_items = 8, .max_bytes = 4096});
-  w.session = weir_session_new(&ALLOC, &w.hub, &config);
+  w.consumer = weir_consumer_new(&w.memory.alloc, &w.hub,
+                                 &(weir_consumer_config){.max_items = 8, .max_bytes = 4096});
+  w.session = weir_session_new(&w.memory.alloc, &w.hub, &config);
   check(w.consumer != NULL);
   w.producer->online = true;
   if (w.session != NULL) play(&w, data + 2, size - 2);
-  check(most < 4 * size + 2000000);
+  check(w.memory.most < 4 * size + 2000000);
   if (data[0] & 2) weir_session_free(w.session);
   weir_producer_free(w.producer);
   weir_consumer_free(w.consumer);
   if (!(data[0] & 2)) weir_session_free(w.session);
-  check(live == 0);
+  check(w.memory.live == 0);
   return 0;
 }

@@ -6,10 +6,7 @@
  */
 #include "core/durable/sse.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "support.h"
 
 typedef struct outcome {
   weir_status status;
@@ -17,27 +14,14 @@ typedef struct outcome {
   uint64_t hash;
 } outcome;
 
-static void check(int condition) {
-  if (!condition) abort();
-}
-
-static void mix(outcome *out, const void *bytes, size_t len) {
-  const unsigned char *at = bytes;
-  for (size_t i = 0; i < len; i++)
-    out->hash = (out->hash ^ at[i]) * UINT64_C(0x100000001b3);
-  out->hash = (out->hash ^ len ^ 0x100) * UINT64_C(0x100000001b3);
-}
-
 static void feed(weir_sse *sse, const uint8_t *data, size_t len, outcome *out) {
-  unsigned char *piece = malloc(len > 0 ? len : 1); /* exactly as long, for the sanitizer */
-  check(piece != NULL);
-  memcpy(piece, data, len);
+  unsigned char *piece = copy_of(data, len);
   const unsigned char *at = piece;
   weir_sse_event event;
   while ((out->status = weir_sse_next(sse, &at, &len, &event)) == WEIR_OK) {
     check(event.data.len <= sse->max && event.type_len <= WEIR_SSE_TYPE_MAX);
-    mix(out, event.type, event.type_len);
-    mix(out, event.data.ptr, event.data.len);
+    mix(&out->hash, event.type, event.type_len);
+    mix(&out->hash, event.data.ptr, event.data.len);
     out->events++;
     weir_slice_unref(&event.data);
   }
@@ -52,9 +36,7 @@ static outcome parse(const uint8_t *data, size_t size, size_t max, uint8_t cuts)
   uint32_t random = cuts;
   size_t fed = 0;
   while (out.status == WEIR_E_AGAIN && fed < size) {
-    random = random * 1664525 + 1013904223;
-    size_t len = cuts == 0 ? size : (random >> 24) % cuts;
-    if (len > size - fed) len = size - fed;
+    const size_t len = next_piece(&random, cuts, size - fed);
     feed(&sse, data + fed, len, &out);
     fed += len;
   }

@@ -7,42 +7,13 @@
  * Input: a byte that chooses the end and the cuts, then the bytes of the stream: a chunk length,
  * that many bytes, and so on; between two chunks the application does something.
  */
-#include <stdlib.h>
-#include <string.h>
 
 #include "core/inlet.h"
 #include "core/session.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "support.h"
 
 static const unsigned char NETWORK[WEIR_ID_SIZE] = {1}, NODE[WEIR_ID_SIZE] = {2},
                            PEER[WEIR_ID_SIZE] = {3}, STREAM[WEIR_ID_SIZE] = {4};
-
-static void check(int condition) {
-  if (!condition) abort();
-}
-
-/* --- memory ----------------------------------------------------------------------------------- */
-
-static size_t live, most;
-
-static void *resize(void *ctx, void *ptr, size_t size) {
-  (void)ctx;
-  size_t *block = ptr == NULL ? NULL : (size_t *)ptr - 2;
-  if (block != NULL) live -= *block;
-  if (size == 0) {
-    free(block);
-    return NULL;
-  }
-  block = realloc(block, size + 2 * sizeof *block);
-  check(block != NULL);
-  *block = size;
-  live += size;
-  if (live > most) most = live;
-  return block + 2;
-}
-
-static const weir_alloc ALLOC = {resize, NULL};
 
 /* --- the peer --------------------------------------------------------------------------------- */
 
@@ -66,6 +37,7 @@ static void on_close(weir_yamux_stream *stream, weir_status reason, void *user) 
 static const weir_yamux_handler HANDLER = {.on_stream = on_stream, .on_close = on_close};
 
 typedef struct world {
+  counted_memory memory;
   weir_hub hub;
   weir_session *session;
   weir_yamux *peer;
@@ -103,7 +75,7 @@ static void greet(world *w, bool client) {
   weir_session_config config = {.client = client};
   memcpy(config.network, NETWORK, WEIR_ID_SIZE);
   memcpy(config.node, NODE, WEIR_ID_SIZE);
-  w->session = weir_session_new(&ALLOC, &w->hub, &config);
+  w->session = weir_session_new(&w->memory.alloc, &w->hub, &config);
   const weir_yamux_config yamux = {.client = !client};
   w->peer = weir_yamux_new(NULL, &yamux, &HANDLER, NULL);
   static weir_hello hello = {.version_min = 1, .version_max = 1};
@@ -167,7 +139,7 @@ static void play(world *w, const uint8_t *data, size_t size) {
 static void play_producer(world *w, const uint8_t *data, size_t size) {
   greet(w, true);
   w->consumer = weir_consumer_new(
-      &ALLOC, &w->hub,
+      &w->memory.alloc, &w->hub,
       &(weir_consumer_config){.max_items = 8, .max_bytes = 4096, .max_message = 20000});
   weir_subscribe subscribe = {.has_resume = false};
   memcpy(subscribe.stream, STREAM, WEIR_ID_SIZE);
@@ -182,7 +154,8 @@ static void play_consumer(world *w, const uint8_t *data, size_t size) {
   static weir_frame_buffer frame;
   greet(w, false);
   w->producer = weir_producer_new(
-      &ALLOC, &w->hub, &(weir_producer_config){.epoch = 5, .max_items = 16, .lag = WEIR_LAG_BLOCK});
+      &w->memory.alloc, &w->hub,
+      &(weir_producer_config){.epoch = 5, .max_items = 16, .lag = WEIR_LAG_BLOCK});
   w->producer->online = true;
   weir_subscribe subscribe = {.version = 1, .credit_bytes = 100, .credit_items = 3};
   memcpy(subscribe.network, NETWORK, WEIR_ID_SIZE);
@@ -205,7 +178,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   w.hub.now = 1;
   theirs = NULL;
   streams = 0;
-  most = live;
+  counted_init(&w.memory);
   if (data[0] % 2 == 0) {
     play_producer(&w, data + 1, size - 1);
   } else {
@@ -214,11 +187,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   uint32_t code;
   const char *reason;
   check(!weir_session_ended(w.session, &code, &reason)); /* only the subscription may end */
-  check(most < 300000);
+  check(w.memory.most < 300000);
   weir_producer_free(w.producer);
   weir_consumer_free(w.consumer);
   weir_session_free(w.session);
   weir_yamux_free(w.peer);
-  check(live == 0);
+  check(w.memory.live == 0);
   return 0;
 }

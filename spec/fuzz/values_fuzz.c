@@ -6,10 +6,7 @@
  */
 #include "core/durable/values.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "support.h"
 
 typedef struct outcome {
   weir_status status;
@@ -17,22 +14,16 @@ typedef struct outcome {
   uint64_t hash;
 } outcome;
 
-static void check(int condition) {
-  if (!condition) abort();
-}
-
 static void feed(weir_values *values, const uint8_t *data, size_t len, size_t before,
                  outcome *out) {
-  uint8_t *piece = malloc(len > 0 ? len : 1); /* exactly as long, for the sanitizer */
-  check(piece != NULL);
-  memcpy(piece, data, len);
+  uint8_t *piece = copy_of(data, len);
   size_t at = 0, taken = 0;
   while ((out->status = weir_values_next(values, piece + at, len - at, &taken)) == WEIR_OK) {
     check(taken > 0);
     at += taken;
     check(before + at - out->last <= values->max_value);
     out->last = before + at;
-    out->hash = (out->hash ^ out->last) * UINT64_C(0x100000001b3);
+    mix(&out->hash, &out->last, sizeof out->last);
     out->count++;
   }
   check(taken <= len - at);
@@ -49,9 +40,7 @@ static outcome scan(const uint8_t *data, size_t size, uint8_t choice, uint8_t cu
   uint32_t random = cuts;
   size_t fed = 0;
   while (out.status == WEIR_E_AGAIN && fed < size) {
-    random = random * 1664525 + 1013904223;
-    size_t len = cuts == 0 ? size : (random >> 24) % cuts;
-    if (len > size - fed) len = size - fed;
+    const size_t len = next_piece(&random, cuts, size - fed);
     feed(&values, data + fed, len, fed, &out);
     fed += len;
   }

@@ -8,20 +8,12 @@
  */
 #include "core/yamux.h"
 
-#include <stdlib.h>
-#include <string.h>
-
 #include "core/bytes.h"
 #include "core/time.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "support.h"
 
 #define MAX_MEMORY (48u << 20) /* far above what the limits below allow */
 #define MAX_STREAMS 64
-
-static void check(int condition) {
-  if (!condition) abort();
-}
 
 /* --- memory ------------------------------------------------------------------------------------*/
 
@@ -56,8 +48,7 @@ typedef struct world {
   weir_yamux *session;
   weir_endpoint *endpoint;
   weir_yamux_stream *streams[MAX_STREAMS];
-  const uint8_t *in;
-  size_t left;
+  input in;
   unsigned mischief; /* what callbacks do */
   uint64_t now;
   uint32_t max_frame;
@@ -65,11 +56,7 @@ typedef struct world {
   size_t head_len, body_left;
 } world;
 
-static uint8_t next(world *w) {
-  if (w->left == 0) return 0;
-  w->left--;
-  return *w->in++;
-}
+static uint8_t next(world *w) { return byte(&w->in); }
 
 static weir_yamux_stream *pick(world *w) { return w->streams[next(w) % MAX_STREAMS]; }
 
@@ -244,19 +231,14 @@ static size_t send_some(world *w, size_t max_runs, size_t max) {
 }
 
 static void feed(world *w, const void *bytes, size_t len) {
-  unsigned char *copy = malloc(len > 0 ? len : 1); /* exactly as long: overruns show */
-  check(copy != NULL);
-  if (len > 0) memcpy(copy, bytes, len);
+  unsigned char *copy = copy_of(bytes, len);
   (void)w->endpoint->feed(w->endpoint, copy, len, w->now);
   free(copy);
 }
 
 static void feed_raw(world *w) {
   size_t len = next(w);
-  if (len > w->left) len = w->left;
-  const uint8_t *bytes = w->in;
-  w->in += len;
-  w->left -= len;
+  const uint8_t *bytes = next_bytes(&w->in, &len);
   feed(w, bytes, len);
 }
 
@@ -282,7 +264,7 @@ static void tick(world *w) {
 
 static void run(world *w) {
   bool ended = false;
-  while (w->left > 0 && !ended) {
+  while (w->in.left > 0 && !ended) {
     unsigned op = next(w) % 24;
     if (op < 12) {
       act(w, op);
@@ -312,7 +294,7 @@ static void run(world *w) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (size < 2) return 0;
   static const uint32_t max_frames[] = {64 * 1024, 700};
-  world w = {.now = WEIR_SECOND, .in = data + 2, .left = size - 2, .mischief = data[0] >> 4};
+  world w = {.now = WEIR_SECOND, .in = {data + 2, size - 2}, .mischief = data[0] >> 4};
   w.memory = (memory){.alloc = {memory_resize, &w.memory}, .fail_at = data[1]};
   w.max_frame = max_frames[data[0] >> 1 & 1];
   const weir_yamux_config config = {
