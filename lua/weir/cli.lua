@@ -78,12 +78,15 @@ function M.arguments()
   return arguments
 end
 
+-- Commands may divert what a program prints.
+local stdout, stderr = io.stdout, io.stderr
+
 local function is_terminal(file)
   local ok, uv = pcall(require, "luv")
   if not ok or os.getenv("TERM") == "dumb" then
     return false
   end
-  local fd = file == io.stdout and 1 or file == io.stderr and 2
+  local fd = file == stdout and 1 or file == stderr and 2
   return fd and uv.guess_handle(fd) == "tty" or false
 end
 
@@ -97,7 +100,7 @@ Console.__index = Console
 -- @tparam[opt=io.stderr] file err
 -- @treturn table
 function M.console(out, err)
-  return setmetatable({ out = out or io.stdout, err = err or io.stderr, colour = {} }, Console)
+  return setmetatable({ out = out or stdout, err = err or stderr, colour = {} }, Console)
 end
 
 local codes = { bold = "\27[1m", red = "\27[1;31m" }

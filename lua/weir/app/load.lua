@@ -62,6 +62,23 @@ local function load_app(path)
   return nil, errors.new("load", message:format(path, #made))
 end
 
+--- The same for a command that prints something else: what the program prints from now on goes to the standard error.
+-- @tparam string path
+-- @treturn ?table the application
+-- @return or an error
+function M.aside(path)
+  io.output(io.stderr)
+  io.stdout = io.stderr -- luacheck: ignore 122
+  _G.print = function(...)
+    local words = table.pack(...)
+    for i = 1, words.n do
+      words[i] = tostring(words[i])
+    end
+    io.stderr:write(table.concat(words, "\t"), "\n")
+  end
+  return load_app(path)
+end
+
 return setmetatable(M, {
   __call = function(_, path)
     return load_app(path)

@@ -7,10 +7,12 @@
 -- @module weir.app.supervisor
 local cjson = require("cjson")
 local channel = require("weir.channel")
+local clock = require("weir.clock")
 local luv = require("luv")
 local runtime = require("weir.runtime")
 local signals = require("weir.app.signals")
 local tasks = require("weir.task")
+local watch = require("weir.app.watch")
 
 local M = {}
 
@@ -23,9 +25,10 @@ local FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10
 local MOST_FAILURES, LASTING = 10, 10
 -- A worker that is to drain gets its shutdown_timeout (this when it has none), and a little, before it is killed.
 local SHUTDOWN_TIMEOUT, GRACE = 15, 5
--- What one that was started has to become ready, before the next one is replaced.
-local READY_TIMEOUT = 30
--- Editors write a file in several steps.
+-- One that was started gets its start_timeout (this when it has none), and a little, to become ready, before the next
+-- one is replaced; and the check of the program as long as that.
+local START_TIMEOUT = 30
+-- Editors write a file in several steps, and several files one after the other.
 local SETTLE = 0.1
 
 -- --- processes ------------------------------------------------------------------------------------
@@ -48,49 +51,65 @@ local function read(pipe, fn)
   end)
 end
 
--- Runs the check of the program. Its report; or nil and why there is none.
-local function check(self)
-  local out, parts, ended = luv.new_pipe(false), {}, channel(1)
-  local handle, pid
-  handle, pid = luv.spawn(self.check[1], {
-    args = { table.unpack(self.check, 2) },
-    stdio = { nil, out, 2 },
-  }, function()
-    handle:close()
-    ended:close()
-  end)
-  if not handle then
-    out:close()
-    return nil, tostring(pid)
-  end
-  local all = channel(1)
-  read(out, function(data)
-    parts[#parts + 1] = data
-    if not data then
-      all:close()
-    end
-  end)
-  ended:recv()
-  all:recv(1)
-  out:close()
-  -- The program may print something of its own while it is loaded.
-  local line = table.concat(parts):match("([^\n]*)\n$")
-  local ok, report = pcall(cjson.decode, line or "")
-  if not ok or type(report) ~= "table" then
-    return nil, "its check did not end in good order"
-  end
-  return report
-end
-
 local function kill(run, signal)
   if not run.exit then
     run.handle:kill(signal)
   end
 end
 
+-- Starts the check of the program.
+local function start_check(self)
+  local run = { ended = channel(1), all = channel(1), out = luv.new_pipe(false), parts = {} }
+  local handle, pid = luv.spawn(self.check[1], {
+    args = { table.unpack(self.check, 2) },
+    stdio = { nil, run.out, 2 },
+  }, function(code, signal)
+    run.exit = { code = code, signal = signal }
+    run.handle:close()
+    run.ended:close()
+  end)
+  if not handle then
+    run.out:close()
+    return nil, tostring(pid)
+  end
+  run.handle = handle
+  read(run.out, function(data)
+    run.parts[#run.parts + 1] = data
+    if not data then
+      run.all:close()
+    end
+  end)
+  return run
+end
+
+-- Runs the check of the program. Its report; or nil and why there is none.
+local function check(self)
+  local run, err = start_check(self)
+  if not run then
+    return nil, err
+  end
+  self.checking = run
+  err = select(2, run.ended:recv(self.patience))
+  local late = err and err.code == "timeout"
+  if late then
+    kill(run, "sigkill")
+    run.ended:recv()
+  end
+  run.all:recv(1) -- what the program has started may keep the pipe open
+  run.out:close()
+  if late then
+    return nil, ("it was not loaded within %g seconds"):format(self.patience)
+  end
+  local ok, report = pcall(cjson.decode, table.concat(run.parts))
+  if not ok or type(report) ~= "table" or type(report.files) ~= "table" then
+    return nil, "its check did not end in good order"
+  end
+  return report
+end
+
 -- Starts a process for a slot.
 local function start(self, slot)
-  local run = { ended = channel(1), ready = channel(1), began = runtime.now() }
+  local run = { ended = channel(1), ready = channel(1) }
   run.pipe = luv.new_pipe(false)
   local pid
   run.handle, pid = luv.spawn(self.command[1], {
@@ -114,7 +133,7 @@ local function start(self, slot)
     run.pid = pid
     read(run.pipe, function(data)
       if data and not run.ready_at then
-        run.ready_at = runtime.now()
+        run.ready_at = self.clock.now()
         run.ready:close()
       end
     end)
@@ -147,7 +166,7 @@ local function after_end(self, slot, run)
     self.log:info("worker ended", { worker = slot.index, pid = run.pid })
     return self.reload and slot.poke:recv() ~= nil
   end
-  local lasted = run.ready_at and runtime.now() - run.ready_at >= LASTING
+  local lasted = run.ready_at and self.clock.now() - run.ready_at >= LASTING
   slot.failures = lasted and 1 or slot.failures + 1
   if slot.failures >= MOST_FAILURES and not self.reload then
     give_up(self, slot)
@@ -162,7 +181,11 @@ local function after_end(self, slot, run)
     reason = exit.reason,
     again_in = ("%g s"):format(pause),
   })
-  slot.poke:recv(pause)
+  local timer = self.clock.timer(self.clock.now() + pause, function()
+    slot.poke:try_send(true)
+  end)
+  slot.poke:recv()
+  timer:cancel()
   return true
 end
 
@@ -185,6 +208,7 @@ end
 
 -- --- replacing ------------------------------------------------------------------------------------
 
+-- Replaces the worker of a place. Whether the new one became ready.
 local function replace(self, slot)
   local run = slot.run
   slot.replaced = channel(1)
@@ -202,19 +226,11 @@ local function replace(self, slot)
     end
   end
   replaced:recv()
-  if not self.stopping then
-    slot.run.ready:recv(READY_TIMEOUT)
+  if self.stopping then
+    return false
   end
-end
-
--- What the files are now: changes when one of them does.
-local function signature(files)
-  local parts = {}
-  for i, path in ipairs(files) do
-    local stat = luv.fs_stat(path)
-    parts[i] = stat and ("%s:%d.%d:%d:%d"):format(path, stat.mtime.sec, stat.mtime.nsec, stat.size, stat.ino) or path
-  end
-  return table.concat(parts, "\n")
+  slot.run.ready:recv(self.patience)
+  return slot.run.ready_at ~= nil
 end
 
 local function place(each)
@@ -224,7 +240,7 @@ end
 
 -- Checks the program, and takes from the report what is to be known. Whether it can be run, and why not.
 local function look(self)
-  local seen = signature(self.files)
+  local seen = watch.signature(self.files)
   local report, err = check(self)
   self.seen = seen
   if not report then
@@ -233,8 +249,9 @@ local function look(self)
   -- What changed since the check began is to be noticed; of files that are new here, what changes from now on.
   local same = table.concat(report.files, "\n") == table.concat(self.files, "\n")
   self.files = report.files
-  self.seen = same and seen or signature(self.files)
+  self.seen = same and seen or watch.signature(self.files)
   self.grace = (report.shutdown_timeout or SHUTDOWN_TIMEOUT) + GRACE
+  self.patience = (report.start_timeout or START_TIMEOUT) + GRACE
   if report.ok then
     return true
   elseif report.error then
@@ -248,30 +265,12 @@ local function look(self)
   return nil, ("the application '%s' has %s:\n%s"):format(report.app, count, table.concat(lines, "\n"))
 end
 
--- --- watching files -------------------------------------------------------------------------------
+-- --- following the files --------------------------------------------------------------------------
 
-local function unwatch(self)
-  for i, handle in ipairs(self.watches) do
-    handle:close()
-    self.watches[i] = nil
-  end
-end
-
--- Directories are watched, and not files: editors put a new file in the place of the old one.
-local function watch(self)
-  unwatch(self)
-  local seen = {}
-  for _, path in ipairs(self.files) do
-    local folder = path:match("^(.*)/[^/]*$") or "."
-    folder = folder == "" and "/" or folder
-    if not seen[folder] then
-      seen[folder] = true
-      local handle = luv.new_fs_event()
-      self.watches[#self.watches + 1] = handle
-      handle:start(folder, {}, function()
-        self.changed:try_send(true)
-      end)
-    end
+local function watch_files(self)
+  local ok, err = self.watch:set(self.files)
+  if not ok then
+    self.log:warn("changes may go unnoticed", { error = err })
   end
   self.changed:try_send(true) -- perhaps one has changed before it was watched
 end
@@ -284,37 +283,53 @@ local function begin(self)
   self.underway:close()
 end
 
+local function replace_all(self)
+  self.log:info("reloading")
+  for i, slot in ipairs(self.slots) do
+    local ready = slot.done or replace(self, slot)
+    if self.stopping then
+      return
+    elseif not ready then
+      local others = i < #self.slots and ": the other workers stay as they are" or ""
+      self.log:error("the new one does not start" .. others, { worker = slot.index })
+      return
+    end
+  end
+  self.log:info("reloaded")
+end
+
 local function reload(self)
   local ok, err = look(self)
-  watch(self)
+  watch_files(self)
   if self.stopping then
     return
   elseif not ok then
     local state = self.begun and "the old one goes on" or "waiting for a change"
     self.log:error("the application does not load: " .. state, { error = err })
-    return
   elseif not self.begun then
-    return begin(self)
-  end
-  self.log:info("reloading")
-  for _, slot in ipairs(self.slots) do
-    if not self.stopping and not slot.done then
-      replace(self, slot)
-    end
-  end
-  if not self.stopping then
-    self.log:info("reloaded")
+    begin(self)
+  else
+    replace_all(self)
   end
 end
 
--- Replaces the workers whenever the files have changed.
+-- What the files are after a moment.
+local function settled(self)
+  tasks.sleep(SETTLE)
+  return watch.signature(self.files)
+end
+
+-- Replaces the workers whenever the files have changed and then stayed so for a moment: others beside them may change
+-- all the time.
 local function follow(self)
-  watch(self)
+  watch_files(self)
   while self.changed:recv() do
+    local now = watch.signature(self.files)
+    local before
     repeat
-      local more = self.changed:recv(SETTLE)
-    until not more
-    if signature(self.files) ~= self.seen and not self.stopping then
+      before, now = now, settled(self)
+    until now == before or self.stopping
+    if now ~= self.seen and not self.stopping then
       reload(self)
     end
   end
@@ -325,7 +340,16 @@ end
 local Supervisor = { __name = "weir.app.supervisor" }
 Supervisor.__index = Supervisor
 
---- Asks all workers to end.
+local function kill_all(self)
+  for _, slot in ipairs(self.slots) do
+    if slot.run and not slot.run.exit then
+      self.log:warn("worker did not drain in time: killed", { worker = slot.index, pid = slot.run.pid })
+      kill(slot.run, "sigkill")
+    end
+  end
+end
+
+--- Asks all workers to end, and kills those that do not, after a while.
 -- @string signal that they get
 function Supervisor:stop(signal)
   if self.stopping then
@@ -334,12 +358,18 @@ function Supervisor:stop(signal)
   self.stopping = true
   self.changed:close()
   self.underway:close()
+  if self.checking then
+    kill(self.checking, "sigkill")
+  end
   for _, slot in ipairs(self.slots) do
     slot.poke:close()
     if slot.run then
       kill(slot.run, signal)
     end
   end
+  self.killing = self.clock.timer(self.clock.now() + self.grace, function()
+    kill_all(self)
+  end)
 end
 
 local function supervise(self)
@@ -376,7 +406,8 @@ local function supervise(self)
   if follower then
     follower:join()
   end
-  unwatch(self)
+  self.killing:cancel()
+  self.watch:close()
   forget()
   if signal then
     return true, signal
@@ -397,6 +428,7 @@ end
 -- @tparam[opt=1] integer options.workers
 -- @tparam[opt] boolean options.reload replace the workers when the files of the program change
 -- @tparam table options.log a logger
+-- @tparam[opt] table options.clock of `weir.clock`, for the pauses
 -- @treturn[1] boolean true
 -- @treturn[1] ?integer the signal that ended it
 -- @treturn[2] nil
@@ -408,12 +440,16 @@ function M.run(options)
     log = options.log,
     reload = options.reload,
     files = { options.file },
+    clock = options.clock or clock,
     grace = SHUTDOWN_TIMEOUT + GRACE,
+    patience = START_TIMEOUT + GRACE,
     slots = {},
-    watches = {},
     changed = channel(1),
     underway = channel(1),
   }, Supervisor)
+  self.watch = watch.new(function()
+    self.changed:try_send(true)
+  end)
   for i = 1, options.workers or 1 do
     self.slots[i] = { index = i, failures = 0, poke = channel(1) }
   end

@@ -41,29 +41,31 @@ local M = {
         { "run", nil, "run the application, too, so that what is sent is handled here" },
       },
       examples = { "weir asyncapi serve app.lua --run --listen http://127.0.0.1:8080" },
-      statuses = "0 it ended, 1 it failed, 2 wrong use; after a signal 128 and its number: 130 for SIGINT, 143 for"
-        .. " SIGTERM.",
+      statuses = "0 it ended, 1 it failed, 2 wrong use; after a signal 128 and its number: 129 for SIGHUP, 130 for"
+        .. " SIGINT, 143 for SIGTERM.",
     },
   },
   options = {
     { "env", "NAME=VALUE", "set a variable of the environment; repeatable", many = true, read = arguments.variable },
   },
-  statuses = "0 done; of diff, nothing breaks. 1 it failed, or something breaks. 2 wrong use. 130, 143: serve was"
-    .. " ended by a signal.",
+  statuses = "0 done; of diff, nothing breaks. 1 it failed, or something breaks. 2 wrong use. 129, 130, 143: serve"
+    .. " was ended by a signal.",
 }
 
 local asyncapi, luv
 
-local function load_app(path)
-  local app, err = require("weir.app.load")(path)
+-- What the program prints goes aside, unless it is the one that is run.
+local function load_app(path, runs)
+  local load = require("weir.app.load")
+  local app, err = (runs and load or load.aside)(path)
   if not app then
     return nil, err.message
   end
   return app
 end
 
-local function document_of(path)
-  local app, err = load_app(path)
+local function document_of(path, runs)
+  local app, err = load_app(path, runs)
   if not app then
     return nil, err
   end
@@ -195,7 +197,7 @@ end
 -- --- serve -----------------------------------------------------------------------------------------
 
 function verbs.serve(options, console)
-  local document, err, app = document_of(options.file)
+  local document, err, app = document_of(options.file, true)
   if not document then
     return nil, err
   end

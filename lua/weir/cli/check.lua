@@ -13,7 +13,10 @@ too, and is no mistake.]],
   words = { { "file", "FILE", "the application", missing = "the file of the application is missing" } },
   options = {
     { "env", "NAME=VALUE", "set a variable of the environment; repeatable", many = true, read = arguments.variable },
-    { "json", nil, "print one JSON object: ok, app, version, mistakes, doubts, files, shutdown_timeout, error" },
+    {
+      "json", nil, "print one JSON object: ok, app, version, mistakes, doubts, files, start_timeout, shutdown_timeout,"
+        .. " error",
+    },
   },
   examples = { "weir check app.lua", "weir check app.lua --json | jq '.mistakes[].message'" },
   statuses = "0 nothing is wrong, 1 something is, or the file does not load, 2 wrong use.",
@@ -57,7 +60,8 @@ end
 local function to_json(console, options, app, ok, found)
   local report = { ok = ok and true or false, mistakes = plain(ok and {} or found), doubts = plain(ok and found or {}) }
   if app then
-    report.app, report.version, report.shutdown_timeout = app.title, app.version, app.options.shutdown_timeout
+    report.app, report.version = app.title, app.version
+    report.start_timeout, report.shutdown_timeout = app.options.start_timeout, app.options.shutdown_timeout
   else
     report.error = options.error
   end
@@ -91,7 +95,7 @@ function M.run(options, console)
   if options.json then
     options.modules = note_modules(options.file)
   end
-  local app, err = require("weir.app.load")(options.file)
+  local app, err = require("weir.app.load").aside(options.file)
   if options.json then
     local ok, found = nil, {}
     if app then

@@ -134,14 +134,15 @@ The whole input is one append, however long (256 MiB at most); to a JSON stream 
 }
 
 -- What is loaded only when a stream is used, so that the list of commands needs none of it.
-local codec, core, durable, errors, is_json, luv, runtime, tasks
+local codec, core, durable, errors, is_json, luv, runtime, signals, tasks
 local checkpoint, input, output, progress
 
 local function load_modules()
   codec, core = require("weir.codec"), require("weir.core")
   durable, errors = require("weir.durable"), require("weir.errors")
   is_json = require("weir.durable.stream").is_json
-  luv, runtime, tasks = require("luv"), require("weir.runtime"), require("weir.task")
+  luv, runtime, signals = require("luv"), require("weir.runtime"), require("weir.app.signals")
+  tasks = require("weir.task")
   checkpoint, input = require("weir.cli.durable.checkpoint"), require("weir.cli.durable.input")
   output, progress = require("weir.cli.durable.output"), require("weir.cli.durable.progress")
 end
@@ -244,28 +245,16 @@ end
 -- Calls fn() in a task that SIGHUP, SIGINT and SIGTERM cancel; a second signal ends the program at once. What
 -- fn returned, or the exit status of the interruption. SIGPIPE does nothing meanwhile: writing fails.
 local function interruptible(fn)
-  local task, interrupted, signals = tasks.spawn(fn), nil, {}
-  local function stop()
-    for i, signal in pairs(signals) do
-      signal:close()
-      signals[i] = nil
-    end
-  end
-  local function on(name, handler)
-    local signal = luv.new_signal()
-    signals[#signals + 1] = signal
-    signal:start(name, handler)
-  end
-  on("sigpipe", function() end)
-  for name, number in pairs({ sighup = 1, sigint = 2, sigterm = 15 }) do
-    on(name, function()
-      interrupted = 128 + number
-      stop()
-      task:cancel("interrupted")
-    end)
-  end
+  local task, interrupted = tasks.spawn(fn), nil
+  local sigpipe = luv.new_signal()
+  sigpipe:start("sigpipe", function() end)
+  local forget = signals.watch(function(number)
+    interrupted = 128 + number
+    task:cancel("interrupted")
+  end)
   local status, err = task:join()
-  stop()
+  sigpipe:close()
+  forget()
   if interrupted and (err == nil or errors.is(err, "cancelled")) then
     return interrupted
   end

@@ -120,7 +120,7 @@ It failed; the reason is on the standard error.
 It was used wrongly.
 .TP
 128 + N
-It was ended by signal N: 130 for SIGINT, 143 for SIGTERM.
+It was ended by signal N: 129 for SIGHUP, 130 for SIGINT, 143 for SIGTERM.
 .SH ENVIRONMENT
 .TP
 \fBNO_COLOR\fR

@@ -27,7 +27,7 @@ M.WORD = {
 }
 
 local function of_application(options)
-  local app, err = require("weir.app.load")(options.where)
+  local app, err = require("weir.app.load").aside(options.where)
   if not app then
     return nil, err.message
   elseif app.broken[1] then

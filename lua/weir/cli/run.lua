@@ -14,8 +14,9 @@ The Lua program FILE returns an application (or makes just one):
   app:subscriber("orders", function(order, ctx) ... end)
   return app
 
-It runs until SIGINT (Ctrl-C) or SIGTERM: then it takes no more messages, lets its handlers finish
-(15 seconds, or its shutdown_timeout) and closes its brokers. A second signal ends it at once.]],
+It runs until SIGINT (Ctrl-C), SIGTERM, or SIGHUP (its terminal is closed; not with nohup): then it takes no more
+messages, lets its handlers finish (15 seconds, or its shutdown_timeout) and closes its brokers. A second signal ends it
+at once.]],
   words = { { "file", "FILE", "the application", missing = "the file of the application is missing" } },
   options = {
     {
@@ -41,9 +42,10 @@ It runs until SIGINT (Ctrl-C) or SIGTERM: then it takes no more messages, lets i
     { "check", nil, "check the wiring, connect to nothing, and end; as weir check", exclusive = { "a", "b" } },
   },
   notes = [[
-With --workers or --reload the processes are watched by this one: it passes SIGINT and SIGTERM on and waits for them; a
-second signal kills them. A worker knows its number from the variable WEIR_WORKER, and how many there are from
-WEIR_WORKERS. Workers share a queue where the broker has that, so give their subscription a group.]],
+With --workers or --reload the processes are watched by this one: it passes such a signal on and waits for them, and
+kills those that do not end in time; a second signal kills them at once. A worker knows its number from the variable
+WEIR_WORKER, and how many there are from WEIR_WORKERS. Workers share a queue where the broker has that, so give their
+subscription a group.]],
   examples = {
     "weir run app.lua",
     "weir run app.lua --env BROKER=nats://127.0.0.1:4222 --log json",
@@ -52,7 +54,7 @@ WEIR_WORKERS. Workers share a queue where the broker has that, so give their sub
   },
   statuses = "0 it ended by itself (with --check: nothing is wrong), 1 it failed or could not start, 2 wrong"
     .. " use (with --workers: 0 all ended by themselves, 1 one failed again and again);"
-    .. " after a signal 128 and its number: 130 for SIGINT, 143 for SIGTERM.",
+    .. " after a signal 128 and its number: 129 for SIGHUP, 130 for SIGINT, 143 for SIGTERM.",
 }
 
 -- The logger that the options ask for; nil when they ask for nothing.

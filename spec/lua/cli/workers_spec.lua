@@ -31,6 +31,27 @@ local function await_count(program, pattern, n)
   end)
 end
 
+-- A clock that runs so many times as fast: for a Lua that is started with it.
+local function hurried(times)
+  return ([[
+    local runtime = require("weir.runtime")
+    local began = runtime.now()
+    package.loaded["weir.clock"] = nil
+    local clock = require("weir.clock")
+    clock.now = function() return began + (runtime.now() - began) * %d end
+    clock.timer = function(at, fn) return runtime.timer(began + (at - began) / %d, fn) end
+  ]]):format(times, times)
+end
+
+-- `weir` with these words, in such a hurry.
+local function start_hurried(times, ...)
+  local program = require("spec.programs").start({ "lua5.4", "-e", hurried(times), "lua/bin/weir", ... })
+  support.finally(function()
+    program:discard()
+  end)
+  return program
+end
+
 local function is_alive(pid)
   return luv.kill(pid, 0) == 0
 end
@@ -94,6 +115,69 @@ describe("weir run --workers", function()
       pauses[#pauses + 1] = pause
     end
     assert.same({ "0.1", "0.2", "0.4", "0.8" }, { table.unpack(pauses, 1, 4) })
+    program:kill("sigterm")
+    assert.equal(143, (program:wait()))
+  end)
+
+  it("gives up after ten failures in a row, lets the others drain, and ends with status 1", function()
+    local path = file_of(APP .. [[
+      if os.getenv("WEIR_WORKER") == "1" then app:on("startup", function() os.exit(3) end) end
+      return app
+    ]])
+    local status, out, err = start_hurried(100, "run", path, "--workers", "2"):wait()
+    assert.equal(1, status)
+    assert.equal(9, count(err, "worker failed again_in"))
+    assert.matches("worker fails again and again failures=10 worker=1\n", err)
+    assert.matches("\nweir: a worker failed again and again; see its errors above\n$", err)
+    assert.equal(1, count(out, "down 2"))
+  end)
+
+  it("kills at last what does not end", function()
+    local path = file_of(APP .. "app:on('started', function() say('stuck') while true do end end) return app")
+    local program = start_hurried(100, "run", path, "--workers", "1")
+    program:await_output("stuck 1 (%d+)")
+    program:kill("sigterm")
+    local status, _, err = program:wait()
+    assert.equal(143, status)
+    assert.matches("worker did not drain in time: killed", err)
+  end)
+
+  it("ends when its terminal goes, or not with nohup", function()
+    for _, words in ipairs({ {}, { "--workers=1" } }) do
+      local program = start("run", file_of(APP .. "return app"), table.unpack(words))
+      await_count(program, "up", 1)
+      program:kill("sighup")
+      local status, out = program:wait()
+      assert.same({ 129, 1 }, { status, count(out, "down") })
+      program = require("spec.programs").start({ "nohup", "lua5.4", "lua/bin/weir", "run",
+        file_of(APP .. "return app"), table.unpack(words) })
+      support.finally(function()
+        program:discard()
+      end)
+      await_count(program, "up", 1)
+      program:kill("sighup")
+      program:kill("sigterm")
+      status, out = program:wait()
+      assert.same({ 143, 1 }, { status, count(out, "down") })
+    end
+  end)
+
+  it("ends at once while the file is still being loaded", function()
+    for _, word in ipairs({ "--workers=2", "--reload" }) do
+      local path = file_of("print('loading', require('luv').os_getpid()) io.stdout:flush()"
+        .. " io.stderr:write('loading ', require('luv').os_getpid(), '\\n') while true do end")
+      local program = start("run", path, word)
+      local loading = tonumber(await_error(program, "loading (%d+)"))
+      program:kill("sigterm")
+      assert.equal(143, (program:wait()))
+      await_gone(loading)
+    end
+  end)
+
+  it("does not mind what the program prints while it is loaded", function()
+    local path = file_of("io.write('no newline: {\"app\":') " .. APP .. "return app")
+    local program = start("run", path, "--workers=1")
+    await_count(program, "up 1", 1)
     program:kill("sigterm")
     assert.equal(143, (program:wait()))
   end)
@@ -191,6 +275,96 @@ describe("weir run --reload", function()
     assert.matches("wrokers", text)
     assert.is_true(is_alive(pid_of(program, 1)))
     assert.equal(0, count(program:out(), "down"))
+    program:kill("sigterm")
+    assert.equal(143, (program:wait()))
+  end)
+
+  it("notices its file though another one beside it changes all the time", function()
+    local path = file_of(APP .. "return app")
+    local program = start("run", path, "--reload")
+    await_count(program, "up 1", 1)
+    local busy = weir_lib.spawn(function()
+      while true do
+        shell.write(path .. ".log", "x")
+        weir_lib.sleep(0.01)
+      end
+    end)
+    support.finally(function()
+      busy:cancel()
+      pcall(busy.join, busy)
+    end)
+    rewrite(path, APP .. "app:on('started', function() say('new') end) return app")
+    await_count(program, "new 1", 1)
+    program:kill("sigterm")
+    assert.equal(143, (program:wait()))
+  end)
+
+  it("follows symbolic links to where they lead", function()
+    local target = file_of(APP .. "return app")
+    local path = support.directory() .. "/app.lua"
+    assert(luv.fs_symlink(target, path))
+    local program = start("run", path, "--reload")
+    await_count(program, "up 1", 1)
+    rewrite(target, APP .. "app:on('started', function() say('new') end) return app")
+    await_count(program, "new 1", 1)
+    -- And when they lead elsewhere.
+    local other = file_of(APP .. "app:on('started', function() say('other') end) return app")
+    assert(luv.fs_symlink(other, path .. ".new"))
+    assert(os.rename(path .. ".new", path))
+    await_count(program, "other 1", 1)
+    program:kill("sigterm")
+    assert.equal(143, (program:wait()))
+  end)
+
+  it("notices a module in a directory that was not there", function()
+    local path = file_of("local word = require('parts.word')\n" .. APP
+      .. "app:on('started', function() say(word) end) return app")
+    local program = start("run", path, "--reload")
+    await_error(program, "does not load: waiting for a change")
+    local folder = path:gsub("app.lua$", "parts")
+    shell.check("mkdir " .. folder)
+    shell.write(folder .. "/word.lua", "return 'one'")
+    await_count(program, "one 1", 1)
+    program:kill("sigterm")
+    assert.equal(143, (program:wait()))
+  end)
+
+  it("takes many changes at once for one", function()
+    local lines = {}
+    for i = 1, 50 do
+      lines[i] = ("require('m%d')"):format(i)
+    end
+    local path = file_of("", "app.lua")
+    local function modules(version)
+      for i = 1, 50 do
+        shell.write(path:gsub("app.lua$", ("m%d.lua"):format(i)), "return " .. version)
+      end
+    end
+    modules(1)
+    shell.write(path, table.concat(lines, "\n") .. "\n" .. APP .. "return app")
+    local program = start("run", path, "--reload", "--log-level", "info")
+    await_count(program, "up 1", 1)
+    modules(2)
+    program:await(function()
+      return program:err():find("reloaded")
+    end)
+    shell.write(path, APP .. "app:on('started', function() say('last') end) return app")
+    await_count(program, "last 1", 1)
+    program:kill("sigterm")
+    local _, out = program:wait()
+    assert.equal(3, count(out, "up 1"))
+  end)
+
+  it("leaves the other workers alone when the new program does not start", function()
+    local path = file_of(APP .. "return app")
+    local program = start("run", path, "--reload", "--workers", "2")
+    await_count(program, "up %d", 2)
+    rewrite(path, APP .. "app:on('startup', function() error('no') end) return app")
+    await_error(program, "the new one does not start: the other workers stay as they are")
+    assert.is_true(is_alive(pid_of(program, 2)))
+    rewrite(path, APP .. "app:on('started', function() say('new') end) return app")
+    await_count(program, "new %d", 2)
+    assert.equal(1, count(program:out(), "down 2"))
     program:kill("sigterm")
     assert.equal(143, (program:wait()))
   end)
