@@ -32,6 +32,7 @@ th.name, td.name { text-align: left; max-width: 22rem; overflow: hidden; text-ov
 td.name small { display: block; color: var(--soft); }
 svg { display: block; width: 120px; height: 28px; margin-left: auto; }
 polyline { fill: none; stroke: var(--accent); stroke-width: 1.5; vector-effect: non-scaling-stroke; }
+@media (max-width: 40rem) { body { padding: 1rem; } svg { width: 60px; } }
 [hidden] { display: none; }
 </style>
 </head>
@@ -40,6 +41,7 @@ polyline { fill: none; stroke: var(--accent); stroke-width: 1.5; vector-effect: 
   <h1 id="app">weir</h1>
   <span id="state" class="state soft" role="status">connecting</span>
   <span id="brokers"></span>
+  <span id="window" class="soft"></span>
   <span class="soft" style="margin-left:auto"><a href="metrics">metrics</a> · <a href="readyz">ready</a> ·
     <a href="asyncapi">AsyncAPI</a></span>
 </header>
@@ -49,10 +51,10 @@ polyline { fill: none; stroke: var(--accent); stroke-width: 1.5; vector-effect: 
 <section id="streams" hidden><h2>Streams</h2><div class="wide"><table></table></div></section>
 <script>
 "use strict";
-const POINTS = 60;
+const POINTS = 60, SILENCE = 5000, AGAIN = 1000;
 const byId = (id) => document.getElementById(id);
 const history = new Map();
-let last = null, heard = 0;
+let last = null, source = null, heard = 0, again = 0;
 
 function element(name, text, kind) {
   const made = document.createElement(name);
@@ -78,15 +80,16 @@ function time(seconds) {
   return seconds < 1 ? (seconds * 1000).toFixed(seconds < .01 ? 1 : 0) + " ms" : seconds.toFixed(1) + " s";
 }
 // What a counter grew by in a second; nothing when the program has started anew.
-function rate(now, before, span) {
+function growth(now, before, span) {
   if (now === undefined || before === undefined || !(span > 0) || now < before) return undefined;
   return (now - before) / span;
 }
-function remember(key, value) {
+function remember(key, value, seen) {
   const points = history.get(key) || [];
   points.push(value || 0);
   if (points.length > POINTS) points.shift();
   history.set(key, points);
+  seen.add(key);
   return points;
 }
 function spark(points) {
@@ -127,51 +130,39 @@ function named(name, about) {
   return made;
 }
 const alarm = (value, kind) => [short(value || 0), value > 0 ? kind : "soft"];
-const keyOf = (...parts) => JSON.stringify(parts);
-function formerOf(list, key, make) {
-  return last && last[list].find((each) => make(each) === key) || {};
-}
-
-function subscriptions(now, span) {
-  return now.subscriptions.map((each) => {
-    const make = (row) => keyOf(row.broker, row.handler, row.destination), key = make(each);
-    const before = formerOf("subscriptions", key, make), outcomes = each.outcomes || {};
-    const speed = rate(each.consumed, before.consumed, span);
-    const failed = (outcomes.drop || 0) + (outcomes.dead_letter || 0);
-    return [
-      named(each.handler, `${each.destination} · ${each.broker}`), spark(remember(key, speed)), short(speed || 0),
-      short(each.consumed), short(each.in_flight), short(each.depth), short(each.lag),
-      short(outcomes.ack || 0), alarm(each.retries, "warm"), alarm(failed, "bad"), alarm(each.decode_failures, "bad"),
-      time(each.duration && each.duration.p50), time(each.duration && each.duration.p99),
-    ];
+// Each row of a list with what it was in the event before, and the points of its line.
+function rowsOf(now, list, names, field, span, seen, make) {
+  const keyOf = (row) => JSON.stringify([list, ...names.map((name) => row[name])]);
+  const former = new Map((last ? last[list] : []).map((row) => [keyOf(row), row]));
+  return now[list].map((row) => {
+    const key = keyOf(row), before = former.get(key) || {};
+    return make(row, spark(remember(key, growth(row[field], before[field], span), seen)));
   });
 }
-function published(now, span) {
-  return now.published.map((each) => {
-    const make = (row) => keyOf(row.broker, row.destination), key = make(each);
-    const speed = rate(each.published, formerOf("published", key, make).published, span);
-    return [named(each.destination, each.broker), spark(remember("to" + key, speed)), short(speed || 0),
-      short(each.published || 0), alarm(each.failed, "bad")];
-  });
+function subscription(each, line) {
+  const outcomes = each.outcomes || {}, duration = each.duration || {};
+  const failed = (outcomes.drop || 0) + (outcomes.dead_letter || 0);
+  return [named(each.handler, `${each.destination} · ${each.broker}`), line, short(each.rate),
+    short(each.consumed), short(each.in_flight), short(each.depth), short(each.lag), short(outcomes.ack || 0),
+    alarm(each.retries, "warm"), alarm(failed, "bad"), alarm(each.decode_failures, "bad"),
+    time(duration.p50), time(duration.p99)];
 }
-function streams(now, span) {
-  return now.streams.map((each) => {
-    const make = (row) => keyOf(row.stream, row.side), key = make(each);
-    const speed = rate(each.messages, formerOf("streams", key, make).messages, span);
-    return [named(each.stream, each.side), spark(remember("stream" + key, speed)), short(speed || 0),
-      short(each.messages), short(each.queued), bytes(each.credit), short(each.peers), alarm(each.dropped, "bad"),
-      alarm(each.gaps, "warm")];
-  });
+function published(each, line) {
+  return [named(each.destination, each.broker), line, short(each.rate), short(each.published || 0),
+    alarm(each.failed, "bad")];
+}
+function stream(each, line) {
+  return [named(each.stream, each.side), line, short(each.rate), short(each.messages), short(each.queued),
+    bytes(each.credit), short(each.peers), alarm(each.dropped, "bad"), alarm(each.gaps, "warm")];
 }
 function tiles(now, span) {
   const before = last ? last.runtime : {}, process = now.runtime;
   const sum = (list, field) => list.reduce((total, each) => total + (each[field] || 0), 0);
-  const total = (field) => rate(sum(now.subscriptions, field), last && sum(last.subscriptions, field), span);
   const list = [
-    ["messages a second", short(total("consumed") || 0)],
+    ["messages a second", short(sum(now.subscriptions, "rate"))],
     ["in flight", short(sum(now.subscriptions, "in_flight"))],
     ["lag", short(sum(now.subscriptions, "lag"))],
-    ["processor", short((rate(process.cpu, before.cpu, span) || 0) * 100) + " %"],
+    ["processor", short((growth(process.cpu, before.cpu, span) || 0) * 100) + " %"],
     ["memory", bytes(process.memory)],
     ["loop lag, p99", time(process.loop_lag && process.loop_lag.p99)],
     ["tasks", short(process.tasks)],
@@ -182,33 +173,50 @@ function tiles(now, span) {
     return tile;
   }));
 }
+// Said only when it changes, as screen readers read it out.
+function say(text, kind) {
+  const state = byId("state");
+  if (state.textContent !== text) state.textContent = text;
+  state.className = "state " + kind;
+}
 function show(now) {
   const span = last ? now.time - last.time : 0;
   document.title = `${now.app} · weir`;
   byId("app").textContent = `${now.app} ${now.version}`;
-  byId("state").textContent = now.state;
-  byId("state").className = "state " + (now.ready ? "good" : "warm");
+  say(now.state, now.ready ? "good" : "warm");
   byId("brokers").replaceChildren(...now.brokers.map((each) => {
     const made = element("span", `${each.name}: ${each.state} `, each.state === "up" ? "good" : "bad");
     if (each.error) made.title = each.error;
     return made;
   }));
+  byId("window").textContent = now.window ? `rates, p50 and p99 of the last ${Math.round(now.window)} s` : "";
   tiles(now, span);
+  const seen = new Set();
   fill("subscriptions", ["handler", "", "per second", "consumed", "in flight", "queued", "lag", "ack", "retries",
-    "failed", "undecodable", "p50", "p99"], subscriptions(now, span));
-  fill("published", ["destination", "", "per second", "published", "failed"], published(now, span));
+    "failed", "undecodable", "p50", "p99"],
+    rowsOf(now, "subscriptions", ["broker", "handler", "destination"], "consumed", span, seen, subscription));
+  fill("published", ["destination", "", "per second", "published", "failed"],
+    rowsOf(now, "published", ["broker", "destination"], "published", span, seen, published));
   fill("streams", ["stream", "", "per second", "messages", "queued", "credit", "peers", "dropped", "gaps"],
-    streams(now, span));
+    rowsOf(now, "streams", ["stream", "side"], "messages", span, seen, stream));
+  for (const key of history.keys()) if (!seen.has(key)) history.delete(key);
   last = now;
 }
+// Browsers try again by themselves after some errors and not after others.
 function lost() {
-  byId("state").textContent = "connection lost";
-  byId("state").className = "state bad";
+  say("connection lost", "bad");
+  source.close();
+  clearTimeout(again);
+  again = setTimeout(connect, AGAIN);
 }
-const source = new EventSource("events");
-source.onmessage = (event) => { heard = Date.now(); show(JSON.parse(event.data)); };
-source.onerror = lost;
-setInterval(() => { if (heard && Date.now() - heard > 5000) lost(); }, 1000);
+function connect() {
+  heard = Date.now();
+  source = new EventSource("events");
+  source.onmessage = (event) => { heard = Date.now(); show(JSON.parse(event.data)); };
+  source.onerror = lost;
+}
+connect();
+setInterval(() => { if (Date.now() - heard > SILENCE) { heard = Date.now(); lost(); } }, 1000);
 </script>
 </body>
 </html>

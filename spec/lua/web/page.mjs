@@ -3,19 +3,22 @@
 //
 //   node page.mjs CHROMIUM URL DIRECTORY [SCREENSHOT]
 //
-// Speaks the DevTools protocol through a pipe; DIRECTORY is an empty one, for the browser's profile. A line on the standard
-// input says that the application is gone, which the page must then show.
-// POINTS in the environment is how many seconds of rates to wait for, for the picture in docs/.
+// Speaks the DevTools protocol through a pipe; DIRECTORY is an empty one, for the browser's profile. It writes "shown" when
+// the page shows rates. The line "gone" on the standard input says that the application is, which the page must then show
+// ("lost"), and another that it is back; any other is the end.
+// POINTS in the environment is how many seconds of rates to wait for, for the picture in docs/; with DARK=1, a
+// WIDTH or a HEIGHT the picture is of that.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { writeFileSync } from "node:fs";
 
 const [chromium, url, directory, screenshot] = process.argv.slice(2);
-const SECONDS = 40;
+const SECONDS = 60, HEIGHT = Number(process.env.HEIGHT || 1080);
 const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-  "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1240,1080",
+  "--disable-background-networking", "--disable-component-update", "--disable-sync", `--window-size=1240,${HEIGHT}`,
   "--remote-debugging-pipe", `--user-data-dir=${directory}`, "about:blank"];
-const browser = spawn(chromium, FLAGS, { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"] });
+// With a group of its own: all of its processes write to the directory, and are ended together.
+const browser = spawn(chromium, FLAGS, { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"], detached: true });
 setTimeout(() => end(new Error(`not done within ${SECONDS} s`)), SECONDS * 1000);
 browser.on("exit", () => end(new Error("the browser ended")));
 
@@ -25,7 +28,7 @@ let serial = 0, session, rest = "";
 function end(problem) {
   if (problem) process.stderr.write(`${problem.stack || problem}\n`);
   browser.removeAllListeners("exit");
-  browser.kill("SIGKILL");
+  try { process.kill(-browser.pid, "SIGKILL"); } catch { /* it has ended */ }
   process.exit(problem ? 1 : 0);
 }
 
@@ -63,6 +66,11 @@ const until = (expression) => evaluate(`new Promise((done) => {
   look();
 })`);
 
+const look = (width, value) => Promise.all([
+  call("Emulation.setDeviceMetricsOverride", { width, height: HEIGHT, deviceScaleFactor: 1, mobile: width < 600 }),
+  call("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value }] }),
+]);
+
 try {
   const { targetId } = await call("Target.createTarget", { url: "about:blank" });
   session = (await call("Target.attachToTarget", { targetId, flatten: true })).sessionId;
@@ -81,14 +89,30 @@ try {
     published: [...document.querySelectorAll("#published tbody tr")].map((row) => row.cells[0].innerText),
     injected: document.querySelectorAll("b#injected").length,
   })`);
+  shown.views = [];
+  for (const [width, scheme] of [[1240, "light"], [1240, "dark"], [360, "light"]]) {
+    await look(width, scheme);
+    shown.views.push(await evaluate(`({
+      width: innerWidth,
+      wide: document.documentElement.scrollWidth,
+      text: getComputedStyle(document.body).color,
+      good: getComputedStyle(document.getElementById("state")).color,
+    })`));
+  }
+  await look(Number(process.env.WIDTH || 1240), process.env.DARK ? "dark" : "light");
   if (screenshot) {
     const { data } = await call("Page.captureScreenshot", { format: "png" });
     writeFileSync(screenshot, Buffer.from(data, "base64"));
   }
   shown.problems = [...problems];
+  const state = (text) => until(`document.getElementById("state").textContent === "${text}" && "${text}"`);
   process.stdout.write("shown\n");
-  if (!process.stdin.isTTY) await once(process.stdin, "data");
-  shown.after = await until(`document.getElementById("state").textContent === "connection lost" && "connection lost"`);
+  if (String(await once(process.stdin, "data")).trim() === "gone") {
+    shown.after = await state("connection lost");
+    process.stdout.write("lost\n");
+    await once(process.stdin, "data");
+    shown.again = await state("running");
+  }
   process.stdout.write(JSON.stringify(shown) + "\n");
   end();
 } catch (problem) {
