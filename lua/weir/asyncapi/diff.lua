@@ -1,20 +1,28 @@
 --- What has changed between two AsyncAPI documents, and what of it breaks those who are at the other end.
 --
 -- The direction decides: an application that takes less than before breaks who sends to it; one that sends more kinds
--- of values than before breaks who takes them from it.
+-- of values than before breaks who takes them from it. What the extensions of weir say of retries, batches and dead
+-- letters is worth a note; dead letters that come nowhere any more break who takes them from there.
 -- @module weir.asyncapi.diff
 
+local codec = require("weir.codec")
 local errors = require("weir.errors")
 local narrow = require("weir.asyncapi.narrow")
 local pointer = require("weir.asyncapi.pointer")
+local text = require("weir.asyncapi.text")
 
 local RECEIVED = {
   alternative = "no longer takes what alternative %s allows",
+  alternatives = "must fit one of %s alternatives now",
   any_type = "took any type, and takes %s only now",
   bound = "must have %s now",
   changed = "has another '%s' now",
   closed = "no longer takes properties that are not named",
+  condition = "must fit what depends on a condition now ('if')",
+  contains = "must contain other items now",
+  excluded = "no longer takes what 'not' describes",
   nothing = "takes nothing any more",
+  pattern = "must match %s now",
   removed = "no longer takes this property",
   required = "is required now",
   type = "no longer takes %s",
@@ -24,11 +32,16 @@ local RECEIVED = {
 
 local SENT = {
   alternative = "may be something else than before (alternative %s)",
+  alternatives = "need no longer fit one of %s alternatives",
   any_type = "may have any type now, and was %s",
   bound = "need no longer have %s",
   changed = "had another '%s' before",
   closed = "may have properties that are not named now",
+  condition = "need no longer fit what depends on a condition ('if')",
+  contains = "need no longer contain the items that it did",
+  excluded = "may be what 'not' kept out",
   nothing = "may be there now",
+  pattern = "need no longer match %s",
   removed = "may be there now",
   required = "need no longer be there",
   type = "may be %s now",
@@ -58,6 +71,77 @@ end
 
 function Diff:notes(where, message, ...)
   table.insert(self.other, { where = where, message = message:format(...) })
+end
+
+local function set_of(list)
+  local set = {}
+  for _, each in ipairs(as_table(list)) do
+    set[tostring(each)] = true
+  end
+  return set
+end
+
+-- --- extensions ------------------------------------------------------------------------------------
+
+-- Levels of tables whose fields are compared one by one.
+local LEVELS = 4
+
+local function shown(value)
+  if value == nil or value == codec.null then
+    return "none"
+  elseif type(value) == "table" then
+    local whole = text.to_json({ value })
+    return whole and whole:gsub("%s+", " "):gsub("^%[ ", ""):gsub(" %] $", "") or "something"
+  end
+  return tostring(value)
+end
+
+-- Notes what has changed in a value, by its fields.
+function Diff:value(where, name, old, new, level)
+  if type(old) == "table" and type(new) == "table" and old[1] == nil and new[1] == nil and level < LEVELS then
+    local names = {}
+    for _, each in ipairs({ old, new }) do
+      for key in pairs(each) do
+        names[key] = true
+      end
+    end
+    for _, key in ipairs(sorted(names)) do
+      self:value(where, name .. "." .. key, old[key], new[key], level + 1)
+    end
+    return
+  end
+  local before, after = shown(old), shown(new)
+  if before ~= after then
+    self:notes(where, "%s is %s now, and was %s", name, after, before)
+  end
+end
+
+-- The addresses that dead letters go to.
+local function graves_of(document)
+  local set = {}
+  for _, operation in pairs(as_table(document.operations)) do
+    local address = as_table(as_table(operation)["x-weir-dead-letter"]).address
+    if address ~= nil then
+      set[address] = true
+    end
+  end
+  return set
+end
+
+function Diff:extensions(where, old, new)
+  local before = as_table(old["x-weir-dead-letter"]).address
+  if before ~= nil and before ~= as_table(new["x-weir-dead-letter"]).address and not graves_of(self.new)[before] then
+    self:breaks(where, "its dead letters do not go to %s any more, and no others do", shown(before))
+  end
+  local names = { bindings = true }
+  for _, each in ipairs({ old, new }) do
+    for name in pairs(each) do
+      names[name] = type(name) == "string" and name:find("^x%-") and true or names[name]
+    end
+  end
+  for _, name in ipairs(sorted(names)) do
+    self:value(where, name, old[name], new[name], 1)
+  end
 end
 
 -- --- messages --------------------------------------------------------------------------------------
@@ -160,10 +244,13 @@ end
 
 -- --- channels --------------------------------------------------------------------------------------
 
--- An address without the names of its parameters.
+-- An address without the names of its parameters, but with the values that they can have; nil where it has none.
 local function shape(channel)
-  local address = as_table(channel).address
-  return type(address) == "string" and address:gsub("{[^}]*}", "{}") or nil
+  local address, parameters = as_table(channel).address, as_table(as_table(channel).parameters)
+  return type(address) == "string" and address:gsub("{([^}]*)}", function(name)
+    local values = set_of(as_table(parameters[name]).enum)
+    return ("{%s}"):format(table.concat(sorted(values), "|"))
+  end) or nil
 end
 
 -- Where something that refers to a channel goes: for people, and to compare.
@@ -178,11 +265,11 @@ function Diff:channels()
   local old, new = as_table(self.old.channels), as_table(self.new.channels)
   local shapes = {}
   for _, channel in pairs(new) do
-    shapes[shape(channel) or ""] = true
+    shapes[shape(channel) or false] = true
   end
   for _, id in ipairs(sorted(old)) do
     local where, before, after = "channel " .. id, shape(old[id]), new[id] ~= nil and shape(new[id])
-    if new[id] == nil and not shapes[before or ""] then
+    if new[id] == nil and not (before and shapes[before]) then
       self:breaks(where, "is gone")
     elseif new[id] == nil then
       self:notes(where, "has another id now")
@@ -210,8 +297,11 @@ function Diff:reply(where, old, new, sent)
   old, new = as_table(pointer.resolve(self.old, old)), as_table(pointer.resolve(self.new, new))
   local old_channel, before = target(self.old, old)
   local new_channel, after = target(self.new, new)
+  local location, other = as_table(old.address).location, as_table(new.address).location
   if before ~= after then
     self:breaks(where, "its reply goes to %s now, and went to %s", after, before)
+  elseif location ~= other then
+    self:breaks(where, "its reply goes where %s says now, and went where %s said", shown(other), shown(location))
   end
   self:messages(where .. ": reply", messages_of(self.old, old, old_channel), messages_of(self.new, new, new_channel),
     not sent)
@@ -228,6 +318,7 @@ function Diff:operation(where, old, new)
   local sent = old.action == "send"
   self:messages(where, messages_of(self.old, old, old_channel), messages_of(self.new, new, new_channel), sent)
   self:reply(where, old.reply, new.reply, sent)
+  self:extensions(where, old, new)
 end
 
 -- An operation that only has another id now: the only new one with the same action and channel.

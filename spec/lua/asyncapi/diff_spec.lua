@@ -1,4 +1,5 @@
 local asyncapi = require("weir.asyncapi")
+local codec = require("weir.codec")
 local diff = require("weir.asyncapi.diff")
 local support = require("spec.lua.asyncapi.support")
 
@@ -161,7 +162,7 @@ describe("the difference of two documents", function()
         { "a: must have minimum 2 now" } },
       { props({ a = { type = "integer", maximum = 9 } }), props({ a = { type = "integer", maximum = 10 } }), {} },
       { props({ a = { type = "string", pattern = "^a" } }), props({ a = { type = "string", pattern = "^b" } }),
-        { "a: has another 'pattern' now" } },
+        { "a: must match ^b now" } },
       { props({ a = { items = { properties = { n = "string?" } } } }),
         props({ a = { items = { properties = { n = "string" } } } }), { "a[].n: is required now" } },
       { { anyOf = { { type = "string" }, { type = "integer" } } }, { anyOf = { { type = "string" } } },
@@ -169,9 +170,159 @@ describe("the difference of two documents", function()
       { { type = "string" }, { anyOf = { { type = "string" }, { type = "integer" } } }, {} },
       { {}, { type = "string" }, { "took any type, and takes string only now" } },
       { { type = "string" }, {}, {} },
+      { {}, { enum = { "x", 1 } }, { 'takes only "x", 1 now' } },
+      { { type = "boolean" }, { enum = { true, false } }, {} },
+      { { anyOf = { { type = "string", maxLength = 3 }, { type = "integer" } } }, { type = "string" },
+        { "no longer takes integer" } },
+      { { type = "number" }, { anyOf = { { type = "string" }, { type = "integer" } } },
+        { "must fit one of 2 alternatives now" } },
+      { { allOf = { { minimum = 1 }, { minimum = 5 } }, type = "integer" }, { type = "integer", minimum = 5 }, {} },
+      { { type = "integer", minimum = 3 }, { type = "integer", allOf = { { minimum = 1 }, { minimum = 5 } } },
+        { "must have minimum 5 now" } },
+      { { type = "integer", minimum = 1 }, { type = "integer", exclusiveMinimum = 0 }, {} },
+      { { type = "number", minimum = 1 }, { type = "number", exclusiveMinimum = 1 },
+        { "must have exclusiveMinimum 1 now" } },
+      { { type = "integer", maximum = 9 }, { type = "integer", exclusiveMaximum = 10 }, {} },
+      { { type = "integer", multipleOf = 4 }, { type = "integer", multipleOf = 2 }, {} },
+      { { type = "integer", multipleOf = 2 }, { type = "integer", multipleOf = 4 }, { "must have multipleOf 4 now" } },
     }) do
       assert.same(case[3], received(case[1], case[2]))
     end
+  end)
+
+  it("knows by the values that are listed whether they fit limits and patterns", function()
+    for _, case in ipairs({
+      { { enum = { 1, 5 } }, { type = "integer", minimum = 1, maximum = 5 }, {} },
+      { { enum = { 1, 6 } }, { type = "integer", minimum = 1, maximum = 5 },
+        { "must have maximum 5 now", "must have minimum 1 now" } },
+      { { enum = { "ab", "ac" } }, { type = "string", pattern = "^a", maxLength = 2 }, {} },
+      { { enum = { "ab", "bc" } }, { type = "string", pattern = "^a" }, { "must match ^a now" } },
+      { { const = "x" }, { type = "string", format = "email" }, { "has another 'format' now" } },
+    }) do
+      assert.same(case[3], received(case[1], case[2]))
+    end
+  end)
+
+  it("compares what is within not, if, contains, names and dependencies", function()
+    local function of(keyword, value, more)
+      local schema = { [keyword] = value }
+      for key, each in pairs(more or {}) do
+        schema[key] = each
+      end
+      return schema
+    end
+    local short, long = { type = "string", maxLength = 3 }, { type = "string", maxLength = 9 }
+    local branches = { ["then"] = { required = { "b" } } }
+    for _, case in ipairs({
+      { of("not", short), of("not", short), {} },
+      { of("not", long), of("not", short), {} },
+      { of("not", short), of("not", long), { "no longer takes what 'not' describes" } },
+      { {}, of("not", short), { "no longer takes what 'not' describes" } },
+      { { type = "integer" }, of("not", short, { type = "integer" }), {} },
+      { of("not", short), {}, {} },
+      { of("if", short, branches), of("if", { maxLength = 3, type = "string" }, branches), {} },
+      { of("if", short, branches), of("if", short, { ["then"] = { required = { "b", "c" } } }),
+        { "(then).c: is required now" } },
+      { of("if", short, { ["then"] = { required = { "b" } }, ["else"] = { maximum = 5 } }),
+        of("if", short, { ["then"] = { required = { "b" } }, ["else"] = { maximum = 4 } }),
+        { "(else): must have maximum 4 now" } },
+      { {}, of("if", short, branches), { "must fit what depends on a condition now ('if')" } },
+      { of("if", short, branches), of("if", long, branches), { "must fit what depends on a condition now ('if')" } },
+      { of("required", { "b" }), of("if", short, branches, {}), {} },
+      { of("if", short, branches), {}, {} },
+      { of("contains", short), of("contains", long), {} },
+      { of("contains", long), of("contains", short), { "must contain other items now" } },
+      { of("contains", short), of("contains", short, { minContains = 2 }), { "must have minContains 2 now" } },
+      { of("contains", short), of("contains", short, { minContains = 1 }), {} },
+      { of("contains", short, { maxContains = 2 }), of("contains", long, { maxContains = 2 }),
+        { "must contain other items now" } },
+      { of("patternProperties", { ["^a"] = long }), of("patternProperties", { ["^a"] = short }),
+        { "/^a/: must have maxLength 3 now" } },
+      { of("patternProperties", { ["^a"] = short }), of("patternProperties", { ["^a"] = long }), {} },
+      { of("patternProperties", { ["^a"] = {} }, { additionalProperties = false }), { additionalProperties = false },
+        { "/^a/: no longer takes this property" } },
+      { of("propertyNames", { maxLength = 9 }), of("propertyNames", { maxLength = 5 }),
+        { "(names): must have maxLength 5 now" } },
+      { of("dependentRequired", { a = { "b" } }), of("dependentRequired", { a = { "b", "c" } }),
+        { "(with a).c: is required now" } },
+      { of("dependentRequired", { a = { "b", "c" } }), of("dependentRequired", { a = { "b" } }), {} },
+      { of("required", { "c" }), of("dependentRequired", { a = { "c" } }), {} },
+      { of("dependentSchemas", { a = long }), of("dependentSchemas", { a = short }),
+        { "(with a): must have maxLength 3 now" } },
+      { { type = "object", additionalProperties = long }, { properties = { a = short }, required = {} },
+        { "a: must have maxLength 3 now" } },
+    }) do
+      assert.same(case[3], received(case[1], case[2]))
+    end
+    assert.same({ "may be what 'not' kept out" }, sent(of("not", long), of("not", short)))
+    assert.same({}, sent(of("not", short), of("not", long)))
+    assert.same({ "need no longer contain the items that it did" }, sent(of("contains", short), of("contains", long)))
+    assert.same({ "need no longer match ^a" }, sent({ type = "string", pattern = "^a" }, { type = "string" }))
+  end)
+
+  it("compares the headers, in the same directions", function()
+    local function with(headers)
+      return document(function(app)
+        app:subscriber("a", { header_schema = headers }, nothing)
+        app:publisher({ to = "b", header_schema = headers })
+      end)
+    end
+    local narrow, wide = { properties = { tenant = "string" } }, { properties = { tenant = "string?" } }
+    assert.same({ "receive.a: message message: headers tenant: is required now" },
+      (breaking(with(wide), with(narrow))))
+    assert.same({ "send.b: message message: headers tenant: need no longer be there" },
+      (breaking(with(narrow), with(wide))))
+  end)
+
+  it("notes what becomes of failures, and breaks where dead letters come no more", function()
+    local function with(options, more)
+      return document(function(app)
+        app:subscriber("a", options, nothing)
+        if more then
+          app:subscriber("b", more, nothing)
+        end
+      end)
+    end
+    local function notes(old, new)
+      local lines, changes = breaking(old, new)
+      for i, each in ipairs(changes.other) do
+        changes.other[i] = each.where .. ": " .. each.message
+      end
+      return lines, changes.other
+    end
+    local five = with({ retry = { max_attempts = 5, backoff = { initial = 1 } } })
+    local lines, other = notes(five, with({ retry = { max_attempts = 3, backoff = { initial = 2 } } }))
+    assert.same({}, lines)
+    assert.same({ "receive.a: x-weir-retry.backoff.initial is 2 now, and was 1",
+      "receive.a: x-weir-retry.maxAttempts is 3 now, and was 5" }, other)
+    lines, other = notes(with({}), with({ dead_letter = "dead" }))
+    assert.same({}, lines)
+    assert.same({ "receive.a: x-weir-dead-letter is " .. '{ "address": "dead", "servers": [ { "$ref":'
+      .. ' "#/servers/memory" } ] } now, and was none' }, other)
+    lines, other = notes(with({ dead_letter = "dead" }), with({ dead_letter = "other" }))
+    assert.same({ "receive.a: its dead letters do not go to dead any more, and no others do" }, lines)
+    assert.same({ "receive.a: x-weir-dead-letter.address is other now, and was dead" }, other)
+    lines = notes(with({ dead_letter = "dead" }, { dead_letter = "dead" }),
+      with({ dead_letter = "other" }, { dead_letter = "dead" }))
+    assert.same({}, lines)
+    assert.same({ "receive.a: its dead letters do not go to dead any more, and no others do" },
+      (notes(with({ dead_letter = "dead" }), with({}))))
+  end)
+
+  it("breaks where the reply is to be asked for in another way, or a parameter has other values", function()
+    local old, new = document(nothing), document(nothing)
+    for i, made in ipairs({ old, new }) do
+      made.channels.a = { address = "a.{x}", parameters = { x = { enum = { "1", tostring(i) } } } }
+      made.channels.r = { address = codec.null }
+      made.operations.o = { action = "receive", channel = { ["$ref"] = "#/channels/a" }, reply = {
+        channel = { ["$ref"] = "#/channels/r" },
+        address = { location = "$message.header#/reply" .. i },
+      } }
+    end
+    assert.same({ "channel a: its address is a.{1|2} now, and was a.{1}",
+      "o: its channel is a.{1|2} now, and was a.{1}",
+      "o: its reply goes where $message.header#/reply2 says now, and went where $message.header#/reply1 said" },
+      (breaking(old, new)))
   end)
 
   it("breaks who receives, where more is sent", function()
