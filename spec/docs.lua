@@ -15,6 +15,7 @@
 -- Any other fence is an error, so that nothing goes unchecked because of a typing error.
 local luv = require("luv")
 local programs = require("spec.programs")
+local shell = require("spec.house.shell")
 
 local M = {}
 
@@ -59,20 +60,9 @@ local function alike(expected, got)
   return got:find("^" .. pattern .. "$") ~= nil
 end
 
-local function read(path)
-  local file = io.open(path, "rb")
-  local text = file and file:read("a") or ""
-  if file then
-    file:close()
-  end
-  return text
-end
-
 local function write(text)
   local path = os.tmpname()
-  local file = assert(io.open(path, "wb"))
-  file:write(text)
-  file:close()
+  shell.write(path, text)
   return path
 end
 
@@ -114,15 +104,21 @@ local function without_prompts(text)
   return text:match("^(.-)\n*$")
 end
 
-local function run_prompt(block)
-  local typed, answers = {}, {}
+-- Types the lines behind `prompt` to a command: its status, output and errors, and the other lines.
+local function run_typed(block, prompt, command)
+  local typed, others = {}, {}
   for line in lines_of(block.text) do
-    local input = line:match("^> ?(.*)$")
-    table.insert(input and typed or answers, input or line)
+    local input = line:match("^" .. prompt .. " ?(.*)$")
+    table.insert(input and typed or others, input or line)
   end
   local path = write(table.concat(typed, "\n") .. "\n")
-  local status, out, err = run_words({ "sh", "-c", "exec lua5.4 -i <" .. path })
+  local status, out, err = run_words({ "sh", "-c", ("exec %s <%s"):format(command, path) })
   os.remove(path)
+  return status, out, err, table.concat(others, "\n")
+end
+
+local function run_prompt(block)
+  local status, out, err, answers = run_typed(block, ">", "lua5.4 -i")
   if not status then
     return nil, out
   elseif err ~= "" then
@@ -133,24 +129,17 @@ local function run_prompt(block)
   if alike(without_prompts(block.text), got) then
     return true
   end
-  return check_output(without_prompts(table.concat(answers, "\n")), got)
+  return check_output(without_prompts(answers), got)
 end
 
 -- Where a script says "stdin:3:1", a terminal says "prompt:1".
 local function run_session(block)
-  local typed, shown = {}, {}
-  for line in lines_of(block.text) do
-    local input = line:match("^>>? ?(.*)$")
-    table.insert(input and typed or shown, input or line)
-  end
-  local path = write(table.concat(typed, "\n") .. "\n")
-  local status, out, err = run_words({ "sh", "-c", "exec lua/bin/weir repl <" .. path })
-  os.remove(path)
+  local status, out, err, shown = run_typed(block, ">>?", "lua/bin/weir repl")
   if status ~= 0 or err ~= "" then
     return nil, ("it ends with status %s and says:\n%s%s"):format(status, out, err or "")
   end
   local got = out:gsub("stdin:", "prompt:"):gsub("\n+$", "")
-  return check_output((table.concat(shown, "\n"):gsub("\n+$", "")), got)
+  return check_output((shown:gsub("\n+$", "")), got)
 end
 
 local function run_sh(block, elsewhere, ours)
@@ -171,14 +160,19 @@ end
 local VECTORS = "spec/core/protocol_test.c"
 
 local function check_vector(name)
-  if read(VECTORS):find(('"%s"'):format(name), 1, true) then
+  if shell.read(VECTORS):find(('"%s"'):format(name), 1, true) then
     return true
   end
   return nil, ("%s does not read the vector '%s'"):format(VECTORS, name)
 end
 
+-- In a directory of its own, for what it writes; examples/ are there, too.
 local function run_lua(block, expected)
-  return run_program({ "lua5.4" }, block, expected)
+  local directory, remove = shell.scratch()
+  local line = 'ln -s "$PWD/examples" "$0" && cd "$0" && exec lua5.4 "$1"'
+  local ok, why = run_program({ "sh", "-c", line, directory }, block, expected)
+  remove()
+  return ok, why
 end
 
 -- Ends at the first command that fails, and says which it was; bash can do that. Only `weir` has the
@@ -261,7 +255,7 @@ function M.broken_links(text, folder)
       -- elsewhere on the network
     elseif path ~= "" and not luv.fs_stat(file) then
       broken[#broken + 1] = target
-    elseif anchor ~= "" and not anchors(path == "" and text or read(file))[anchor] then
+    elseif anchor ~= "" and not anchors(path == "" and text or shell.read(file) or "")[anchor] then
       broken[#broken + 1] = target
     end
   end
