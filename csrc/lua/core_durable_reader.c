@@ -110,11 +110,8 @@ static int reader_feed(lua_State *L) {
   weir_durable_reader *reader = check(L);
   size_t len;
   const char *bytes = luaL_checklstring(L, 2, &len);
-  const weir_status status =
-      weir_durable_reader_feed(reader, bytes, len, weir_lua_check_time(L, 3));
-  if (status != WEIR_OK) return weir_lua_status(L, status);
-  lua_pushboolean(L, 1);
-  return 1;
+  return weir_lua_result(L,
+                         weir_durable_reader_feed(reader, bytes, len, weir_lua_check_time(L, 3)));
 }
 
 static int reader_finish(lua_State *L) {

@@ -110,12 +110,6 @@ static int writer_free(lua_State *L) {
   return 0;
 }
 
-static int result(lua_State *L, weir_status status) {
-  if (status != WEIR_OK) return weir_lua_status(L, status);
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
 static int writer_deadline(lua_State *L) {
   const uint64_t deadline = weir_durable_writer_deadline(self_of(L));
   if (deadline == WEIR_NEVER) return 0;
@@ -144,8 +138,8 @@ static int writer_close(lua_State *L) {
   weir_durable_writer *writer = self_of(L);
   size_t len = 0;
   const char *bytes = luaL_optlstring(L, 2, NULL, &len);
-  return result(L, weir_durable_writer_close(writer, bytes, bytes != NULL ? len : 0,
-                                             weir_lua_check_time(L, 3)));
+  return weir_lua_result(L, weir_durable_writer_close(writer, bytes, bytes != NULL ? len : 0,
+                                                      weir_lua_check_time(L, 3)));
 }
 
 static void set_body(lua_State *L, const weir_durable_request *request) {
@@ -207,7 +201,7 @@ static int writer_done(lua_State *L) {
 }
 
 static int writer_restart(lua_State *L) {
-  return result(L, weir_durable_writer_restart(self_of(L)));
+  return weir_lua_result(L, weir_durable_writer_restart(self_of(L)));
 }
 
 static void set_failure(lua_State *L, const weir_durable_writer_state *state) {

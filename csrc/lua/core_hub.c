@@ -126,6 +126,12 @@ int weir_lua_status(lua_State *L, weir_status status) {
   return 2;
 }
 
+int weir_lua_result(lua_State *L, weir_status status) {
+  if (status != WEIR_OK) return weir_lua_status(L, status);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
 void weir_lua_push_count(lua_State *L, uint64_t value) {
 #if LUA_VERSION_NUM >= 503
   lua_pushinteger(L, (lua_Integer)value);

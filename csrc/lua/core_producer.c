@@ -83,10 +83,7 @@ static int producer_try_send(lua_State *L) {
   weir_lua_producer *self = self_of(L);
   size_t len;
   const char *payload = luaL_checklstring(L, 2, &len);
-  weir_status status = weir_producer_send(self->producer, payload, len);
-  if (status != WEIR_OK) return weir_lua_status(L, status);
-  lua_pushboolean(L, 1);
-  return 1;
+  return weir_lua_result(L, weir_producer_send(self->producer, payload, len));
 }
 
 static int producer_send(lua_State *L) {
@@ -127,10 +124,7 @@ static int send_function(lua_State *L) {
 #endif
 
 static int producer_sync(lua_State *L) {
-  weir_status status = weir_producer_sync(self_of(L)->producer);
-  if (status != WEIR_OK) return weir_lua_status(L, status);
-  lua_pushboolean(L, 1);
-  return 1;
+  return weir_lua_result(L, weir_producer_sync(self_of(L)->producer));
 }
 
 static int producer_acknowledged(lua_State *L) {

@@ -112,22 +112,16 @@ static uint64_t check_time(lua_State *L, int index) {
   return (uint64_t)(seconds * 1e9);
 }
 
-static int push_result(lua_State *L, weir_status status) {
-  if (status != WEIR_OK) return weir_lua_status(L, status);
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
 static int session_feed(lua_State *L) {
   weir_endpoint *endpoint = self_of(L)->endpoint;
   size_t len;
   const char *data = luaL_checklstring(L, 2, &len);
-  return push_result(L, endpoint->feed(endpoint, data, len, check_time(L, 3)));
+  return weir_lua_result(L, endpoint->feed(endpoint, data, len, check_time(L, 3)));
 }
 
 static int session_tick(lua_State *L) {
   weir_endpoint *endpoint = self_of(L)->endpoint;
-  return push_result(L, endpoint->tick(endpoint, check_time(L, 2)));
+  return weir_lua_result(L, endpoint->tick(endpoint, check_time(L, 2)));
 }
 
 static int session_deadline(lua_State *L) {
@@ -252,7 +246,7 @@ static int session_accept(lua_State *L) {
 
 static int session_reject(lua_State *L) {
   weir_session *session = session_of(L);
-  return push_result(
+  return weir_lua_result(
       L, weir_session_reject(session, weir_lua_check_count(L, 2), (uint32_t)luaL_checkinteger(L, 3),
                              luaL_optstring(L, 4, "")));
 }

@@ -77,6 +77,8 @@ int weir_lua_slow(lua_State *L, int top, int function);
 
 /* Returns nil and the status' name. */
 int weir_lua_status(lua_State *L, weir_status status);
+/* Returns true, or nil and the status' name where it is not WEIR_OK. */
+int weir_lua_result(lua_State *L, weir_status status);
 void weir_lua_push_count(lua_State *L, uint64_t value);
 uint64_t weir_lua_check_count(lua_State *L, int index);
 /* The count in field `key` of the table at `index`; `otherwise` if there is none. */
