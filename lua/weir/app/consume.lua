@@ -45,6 +45,19 @@ local function goes_on(self, err)
   return false
 end
 
+-- Has `take` handle a message. False where nothing is handled any more: the message stays unsettled, and goes back
+-- when the subscription is closed.
+local function handled(pipeline, take, message)
+  if not pipeline:enter() then
+    return false
+  end
+  local start = now()
+  take(message)
+  pipeline:leave()
+  handle.count(now() - start)
+  return true
+end
+
 -- Pulls with `pull()`, one task at a time, and gives what comes to `take`.
 local function work(self, pull, take)
   local pipeline, held, lock = self.pipeline, self.pipeline.held, self.lock
@@ -68,13 +81,9 @@ local function work(self, pull, take)
       lock.list:wake_one()
     end
     if message then
-      if not pipeline:enter() then
-        return -- it stays unsettled, and goes back when the subscription is closed
+      if not handled(pipeline, take, message) then
+        return
       end
-      local start = now()
-      take(message)
-      pipeline:leave()
-      handle.count(now() - start)
     elseif not goes_on(self, err) then
       return
     end
@@ -90,13 +99,9 @@ local function work_alone(self, pull, take)
     end
     local message, err = pull(subscription)
     if message then
-      if not pipeline:enter() then
+      if not handled(pipeline, take, message) then
         return
       end
-      local start = now()
-      take(message)
-      pipeline:leave()
-      handle.count(now() - start)
     elseif not goes_on(self, err) then
       return
     end
