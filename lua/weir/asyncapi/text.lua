@@ -47,8 +47,17 @@ end
 local function is_list(value, key)
   if next(value) == nil then
     return LISTS[key] or false
+  elseif value[1] == nil then
+    return false
   end
-  return value[1] ~= nil
+  local count = 0
+  for _ in pairs(value) do
+    count = count + 1
+  end
+  if count ~= #value then
+    error({ problem = "a list with gaps, or with names beside its values" }, 0)
+  end
+  return true
 end
 
 -- --- scalars ---------------------------------------------------------------------------------------
@@ -163,6 +172,14 @@ local function yaml_string(value)
   return quote(value)
 end
 
+-- Longer keys have a line of their own.
+local LONGEST_KEY = 120
+
+local function yaml_key(name, indent)
+  local written = yaml_string(name)
+  return #written <= LONGEST_KEY and written or ("? %s\n%s"):format(written, indent)
+end
+
 local function yaml_scalar(value, key)
   if type(value) == "string" then
     return yaml_string(value)
@@ -185,7 +202,7 @@ local function write_yaml(out, value, key, indent, depth)
     if list then
       child = value[i]
     end
-    out[#out + 1] = (i > 1 and indent or "") .. (list and "-" or yaml_string(tostring(name)) .. ":")
+    out[#out + 1] = (i > 1 and indent or "") .. (list and "-" or yaml_key(tostring(name), indent) .. ":")
     if not is_block(child) then
       out[#out + 1] = " " .. yaml_scalar(child, name) .. "\n"
     elseif list then
@@ -234,17 +251,21 @@ end
 
 -- --- reading ---------------------------------------------------------------------------------------
 
--- The nulls of lyaml as those of the codecs. What anchors have made the same table stays one.
-local function with_nulls(value, null, seen)
+-- What lyaml has read as the codecs have it: their null, and names that are texts. What anchors have made the same
+-- table stays one.
+local function as_json(value, null, seen)
   if value == null then
     return codec.null
-  elseif type(value) == "table" and not seen[value] then
-    seen[value] = true
+  elseif type(value) ~= "table" then
+    return value
+  elseif not seen[value] then
+    local result, list = {}, value[1] ~= nil
+    seen[value] = result
     for key, each in pairs(value) do
-      value[key] = with_nulls(each, null, seen)
+      result[list and key or tostring(key)] = as_json(each, null, seen)
     end
   end
-  return value
+  return seen[value]
 end
 
 -- The time that libyaml takes grows with the square of the depth. Brackets within strings count as well: in a document
@@ -276,7 +297,7 @@ local function read_yaml(bytes)
   if not ok then
     return nil, errors.new("decode", "it is neither JSON nor YAML: " .. tostring(value):gsub("^[^\n:]-:%d+: ", ""))
   end
-  return with_nulls(value, lyaml.null, {})
+  return as_json(value, lyaml.null, {})
 end
 
 --- Reads a document, JSON or YAML. Null in it is `weir.codec`'s.
@@ -287,14 +308,16 @@ function text.read(bytes)
   if #bytes > MAX_BYTES then
     return nil, errors.new("too_large", ("it has more than %d MiB"):format(MAX_BYTES / 1024 / 1024))
   end
-  local value, err
+  bytes = bytes:gsub("^\239\187\191", "") -- a byte order mark
+  local value, err, wrong
   if bytes:find("^%s*{") then
-    value, err = codec.get("json").decode(bytes)
-  else
+    value, wrong = codec.get("json").decode(bytes)
+  end
+  if value == nil then -- YAML may begin with a brace, too
     value, err = read_yaml(bytes)
   end
   if err then
-    return nil, err
+    return nil, wrong or err
   elseif type(value) ~= "table" then
     return nil, errors.new("decode", "it is no object")
   end

@@ -80,28 +80,6 @@ end
 
 -- --- gen -------------------------------------------------------------------------------------------
 
--- Writes all of it or nothing: a file that others read is never half of one.
-local function write_file(path, text)
-  local temporary = ("%s.%d.tmp"):format(path, luv.os_getpid())
-  local file, err = io.open(temporary, "wb")
-  if not file then
-    return nil, err
-  end
-  local ok
-  ok, err = file:write(text)
-  local closed, late = file:close()
-  if ok and closed then
-    ok, err = os.rename(temporary, path)
-  else
-    ok, err = nil, err or late
-  end
-  if not ok then
-    os.remove(temporary)
-    return nil, ("cannot write %s: %s"):format(path, tostring(err))
-  end
-  return true
-end
-
 local function report_missing(console, missing)
   for _, each in ipairs(missing) do
     console.err:write(("%s: %s has no schema\n"):format(each.channel, each.what))
@@ -120,16 +98,13 @@ function verbs.gen(options, console)
   end
   local text, err = (options.yaml and asyncapi.to_yaml or asyncapi.to_json)(document)
   if not text then
-    return nil, err
+    return nil, err.message
   elseif options.output then
     local ok
-    ok, err = write_file(options.output, text)
-    if not ok then
-      return nil, err
-    end
-  else
-    console.out:write(text)
+    ok, err = require("weir.cli.replace")(options.output, text)
+    return ok and cli.OK, err
   end
+  console.out:write(text)
   return cli.OK
 end
 
@@ -158,7 +133,7 @@ local function read_document(path)
 end
 
 local function print_changes(console, changes)
-  local line = require("weir.cli.message").line
+  local line = require("weir.cli.text").line
   for _, kind in ipairs({ "breaking", "other" }) do
     for _, each in ipairs(changes[kind]) do
       local mark = kind == "breaking" and console:style(console.out, "red", "breaks") or "      "

@@ -63,6 +63,32 @@ describe("a document as text", function()
 ]], (asyncapi.to_json(document)))
   end)
 
+  it("has keys of any length", function()
+    if not lyaml() then
+      return pending("lyaml is not installed")
+    end
+    local document = { list = { {} } }
+    for _, length in ipairs({ 100, 119, 121, 127, 128, 1000, 1025, 5000 }) do
+      document[("k"):rep(length)] = { [("*"):rep(length)] = "a", b = { c = { 1 } } }
+      document.list[1][("l"):rep(length)] = ("v"):rep(length)
+    end
+    assert.same(document, lyaml().load((assert(asyncapi.to_yaml(document)))))
+  end)
+
+  it("is read with a byte order mark, with names that are no texts, and with braces of YAML", function()
+    local mark = "\239\187\191"
+    assert.same({ a = 1 }, asyncapi.read(mark .. '{"a":1}'))
+    if not lyaml() then
+      return pending("lyaml is not installed")
+    end
+    assert.same({ a = codec.null, ["2"] = "x", ["true"] = "y" }, asyncapi.read(mark .. "a: ~\n2: x\nyes: y\n"))
+    assert.same({ a = { "b" } }, asyncapi.read("{a: [b]}"))
+    local shared = assert(asyncapi.read("a: &x {b: ~, c: *x}\nd: *x\n"))
+    assert.equal(shared.a, shared.d)
+    assert.equal(shared.a, shared.a.c)
+    assert.equal(codec.null, shared.a.b)
+  end)
+
   it("replaces bytes that are no UTF-8", function()
     assert.equal('{\n  "a": "x\239\191\189y\239\191\189"\n}\n', (asyncapi.to_json({ a = "x\255y\192" })))
   end)
@@ -71,7 +97,8 @@ describe("a document as text", function()
     local cycle = {}
     cycle.a = cycle
     for _, write in ipairs({ asyncapi.to_json, asyncapi.to_yaml }) do
-      for _, value in ipairs({ cycle, { a = print }, { a = { 1 / 0 } } }) do
+      for _, value in ipairs({ cycle, { a = print }, { a = { 1 / 0 } }, { a = { 1, 2, b = 3 } },
+        { a = { 1, [3] = 3 } } }) do
         local text, err = write(value)
         assert.is_nil(text)
         assert.equal("encode", err.code)
