@@ -16,6 +16,13 @@ local LONGEST, LONGEST_STATE = 512, 2048
 
 local byte, find, sub = string.byte, string.find, string.sub
 
+-- The flags that there are, "sampled" and "random"; what a later version adds is not carried on by one that does not
+-- know it.
+local FLAGS = {}
+for digit = 0, 15 do
+  FLAGS[("%x"):format(digit)] = ("0%d"):format(digit % 4)
+end
+
 --- The parts of a `traceparent` header.
 -- @param value of the header; anything
 -- @treturn ?string the trace's id, 32 hex digits; nil where the value is no valid traceparent
@@ -44,27 +51,38 @@ end
 
 --- A `traceparent` for what is sent because of what came with this one: the same trace, a span of its own.
 -- @param value of the header that came; a new trace begins where it is none
+-- @treturn string
+-- @treturn boolean whether it is of a trace that came
 function trace.child(value)
   local trace_id, _, flags = trace.parse(value)
   if not trace_id then
     return trace.fresh(), false
   end
-  return "00-" .. trace_id .. "-" .. id.hex(16) .. "-" .. flags, true
+  return "00-" .. trace_id .. "-" .. id.hex(16) .. "-" .. FLAGS[sub(flags, 2)], true
+end
+
+--- A `tracestate` header, if it is one to carry on: visible text of bounded length.
+-- @param value of the header; anything
+-- @treturn ?string
+function trace.state(value)
+  local is_text = type(value) == "string" and #value <= LONGEST_STATE and not find(value, "[^\t\32-\126]")
+  return is_text and find(value, "[^\t ]") and value or nil
 end
 
 --- Sets the trace context of outgoing headers by those of the message that led to them; what is set already stays.
 -- @tparam table out headers to be changed
 -- @tparam[opt] table headers of that message
+-- @treturn boolean whether the `traceparent` is made here
 function trace.propagate(out, headers)
   if out.traceparent then
-    return
+    return false
   end
-  local parent, state = headers and headers.traceparent, headers and headers.tracestate
   local continued
-  out.traceparent, continued = trace.child(parent)
-  if continued and state and not out.tracestate and #state <= LONGEST_STATE then
-    out.tracestate = state
+  out.traceparent, continued = trace.child(headers and headers.traceparent)
+  if continued and headers.tracestate and not out.tracestate then
+    out.tracestate = trace.state(headers.tracestate)
   end
+  return true
 end
 
 return trace

@@ -56,7 +56,7 @@ local function add_headers(headers, more)
   end
 end
 
--- The headers of a message; `ctx` is the context of the one that led to it.
+-- The headers of a message; `ctx` is the context of the one that led to it. And whether `traceparent` is made here.
 local function make_headers(self, chosen, options, ctx)
   local given = self.headers or options.headers
   local message_id, correlation_id = options.message_id, options.correlation_id
@@ -84,13 +84,13 @@ local function make_headers(self, chosen, options, ctx)
   if options.reply_to then
     headers["reply-to"] = options.reply_to
   end
-  trace.propagate(headers, ctx and ctx.headers)
-  return headers
+  return headers, trace.propagate(headers, ctx and ctx.headers)
 end
 
 -- What middleware sees: `to`, `value`, `headers`, `options` (the broker's), `payload` (nil until the value is encoded),
 -- `codec`, `broker` (its label), `header_schema`, and `ctx`, the context of the message that led to it, if there is
--- one.
+-- one. Of the tracer are `own_span`, whether `traceparent` names a span of this publish, `later`, whether it is only
+-- collected when middleware returns, and `on_sent`, which is called then, with what comes of it.
 local function make_out(self, value, options, ctx)
   if value == nil then
     error("publish: a value is expected, not nil", 0)
@@ -101,10 +101,12 @@ local function make_out(self, value, options, ctx)
     error("publish: 'to' is missing: where is it to go?", 0)
   end
   local chosen = options.codec and codec.get(options.codec) or self.codec
+  local headers, own_span = make_headers(self, chosen, options, ctx)
   return {
     to = to,
     value = value,
-    headers = make_headers(self, chosen, options, ctx),
+    headers = headers,
+    own_span = own_span,
     options = options.options or self.options,
     codec = chosen,
     broker = self.label,
@@ -199,7 +201,7 @@ local function send_with(self, target, later)
     local started = now()
     local done, receipt = target:publish(out.to, out.payload, out.headers, out.options)
     if done and later then
-      later[#later + 1] = out
+      out.later, later[#later + 1] = true, out
       return done, receipt
     end
     count(self, out, done, started)
@@ -218,6 +220,13 @@ local function chain(middleware, fn)
     end
   end
   return fn
+end
+
+-- Tells who waits for it what came of something that was collected.
+local function sent(out, ok, err)
+  if out.on_sent then
+    out.on_sent(ok, err)
+  end
 end
 
 -- Calls a function that raises for misuse, and blames the caller's caller, and nobody else.
@@ -250,35 +259,30 @@ end
 
 -- Prepares the items of a batch, through middleware, for a target that collects them.
 local function collect(self, items, defaults, ctx)
-  local results, collected, places = {}, {}, {}
+  local results, collected, outs, places = {}, {}, {}, {}
   local at
-  local target = {
-    publish = function(_, to, payload, headers, options)
-      collected[#collected + 1] = { to, payload, headers, options, destination = to, payload = payload,
-        headers = headers, options = options }
-      places[#collected] = at
-      return true
-    end,
-  }
   local gather = chain(self.middleware, function(out)
     local ok, err = encode(self, out)
     if not ok then
       return nil, err
     end
-    return target:publish(out.to, out.payload, out.headers, out.options)
+    collected[#collected + 1] = { out.to, out.payload, out.headers, out.options, destination = out.to,
+      payload = out.payload, headers = out.headers, options = out.options }
+    outs[#collected], places[#collected], out.later = out, at, true
+    return true
   end)
   for i, out in ipairs(checked(3, function()
-    local outs = {}
+    local made = {}
     for i, item in ipairs(items) do
-      outs[i] = self:item(item, defaults, ctx)
+      made[i] = self:item(item, defaults, ctx)
     end
-    return outs
+    return made
   end)) do
     at = i
     local ok, err = result_of(gather(out))
     results[i] = ok or err
   end
-  return results, collected, places
+  return results, collected, outs, places
 end
 
 --- One item of a batch as what is sent.
@@ -331,15 +335,14 @@ function Publisher:publish_batch(items, defaults, ctx)
   if type(items) ~= "table" then
     error("publish_batch: a list of items is expected, not a " .. type(items), 2)
   end
-  local results, collected, places = collect(self, items, defaults, ctx)
+  local results, collected, outs, places = collect(self, items, defaults, ctx)
   local started = now()
-  local sent = #collected > 0 and send_all(self, collected) or {}
-  for i, result in ipairs(sent) do
-    local item = collected[i]
-    local out = { to = item.destination, payload = item.payload, headers = item.headers }
+  for i, result in ipairs(#collected > 0 and send_all(self, collected) or {}) do
+    local out, ok = outs[i], result == true
     results[places[i]] = result
-    count(self, out, result == true, started)
-    if result == true then
+    count(self, out, ok, started)
+    sent(out, ok, not ok and result or nil)
+    if ok then
       tell(self, out)
     end
   end
@@ -394,6 +397,8 @@ function Publisher:request(value, options, timeout, ctx)
   return decoded, answer
 end
 
+local ABORTED = errors.new("aborted", "the transaction was aborted")
+
 local Transaction = { __name = "weir.app.transaction" }
 Transaction.__index = Transaction
 
@@ -412,6 +417,7 @@ function Transaction:commit(timeout)
   self.outs = {}
   for _, out in ipairs(outs) do
     count(of, out, ok, started)
+    sent(out, ok, err)
     if ok then
       tell(of, out)
     end
@@ -421,12 +427,15 @@ end
 
 --- Forgets everything.
 function Transaction:abort()
+  local outs = self.outs
+  self.outs = {}
+  for _, out in ipairs(outs) do
+    sent(out, false, ABORTED)
+  end
   return self.raw:abort()
 end
 
-Transaction.__close = function(self)
-  self.raw:abort()
-end
+Transaction.__close = Transaction.abort
 
 --- Begins a transaction: what is published with it is not visible before its `commit`.
 -- @return an object with `publish`, `commit` and `abort`; or nil and an error: "unsupported"

@@ -1,5 +1,8 @@
 --- Spans and metrics as the messages of OTLP, in its JSON encoding (https://opentelemetry.io/docs/specs/otlp and
 -- opentelemetry-proto): ids are hex digits, 64 bit integers are strings, names are lowerCamelCase, enums are numbers.
+--
+-- Everything is written as text at once: a span, or a point, is one string, and a request joins them. Tables that a
+-- codec walks afterwards cost several times as much.
 -- @module weir.otlp.encode
 
 local version = require("weir.version")
@@ -10,10 +13,12 @@ local encode = {}
 local MOST_BYTES = 1024
 
 local KINDS = { internal = 1, server = 2, client = 3, producer = 4, consumer = 5 }
-local ERROR, CUMULATIVE = 2, 2
 local UNITS = { seconds = "s", bytes = "By" }
 
-local byte, sub, find = string.byte, string.sub, string.find
+local byte, sub, find, gsub, format, concat =
+  string.byte, string.sub, string.find, string.gsub, string.format, table.concat
+
+-- --- values ---------------------------------------------------------------------------------------
 
 local function continues(value, low, high)
   return value ~= nil and value >= (low or 0x80) and value <= (high or 0xBF)
@@ -41,9 +46,8 @@ end
 function encode.text(value, most)
   local text = tostring(value)
   most = most or MOST_BYTES
-  local long = #text > most
-  if not long and not find(text, "[\128-\255]") then
-    return text
+  if not find(text, "[\128-\255]") then
+    return #text > most and sub(text, 1, most) or text
   end
   local parts, at, bytes = {}, 1, 0
   while at <= #text do
@@ -56,180 +60,239 @@ function encode.text(value, most)
     parts[#parts + 1] = piece
     at = at + (length or 1)
   end
-  return table.concat(parts)
+  return concat(parts)
 end
 
-local text = encode.text
+local ESCAPES = setmetatable({ ['"'] = '\\"', ["\\"] = "\\\\" }, {
+  __index = function(escapes, char)
+    local text = format("\\u%04x", byte(char))
+    escapes[char] = text
+    return text
+  end,
+})
+
+-- A value as what stands between the quotes of a string of JSON.
+local function inner(value, most)
+  if type(value) == "string" and #value <= (most or MOST_BYTES) and not find(value, "[^ !#-%[%]-~]") then
+    return value
+  end
+  return (gsub(encode.text(value, most), '[%z\1-\31\127"\\]', ESCAPES))
+end
+
+local function quoted(value)
+  return '"' .. inner(value) .. '"'
+end
 
 --- Nanoseconds since 1970, in digits.
 -- @tparam number seconds since 1970; precise to a microsecond
 function encode.time(seconds)
-  return ("%.0f000"):format(seconds * 1e6)
+  return format("%.0f000", seconds * 1e6)
 end
 
 local time = encode.time
 
+-- A finite number as JSON.
+local function number(value)
+  if value % 1 == 0 and value > -2 ^ 53 and value < 2 ^ 53 then
+    return format("%.0f", value)
+  end
+  local short = format("%.15g", value)
+  return tonumber(short) == value and short or format("%.17g", value)
+end
+
+local function is_finite(value)
+  return value == value and value ~= math.huge and value ~= -math.huge
+end
+
 local function any_value(value)
   local kind = type(value)
   if kind == "boolean" then
-    return { boolValue = value }
-  elseif kind == "number" then
+    return '{"boolValue":' .. tostring(value) .. "}"
+  elseif kind == "number" and is_finite(value) then
     if value % 1 == 0 and value >= -2 ^ 53 and value <= 2 ^ 53 then
-      return { intValue = ("%.0f"):format(value) }
-    elseif value == value and value ~= math.huge and value ~= -math.huge then
-      return { doubleValue = value }
+      return format('{"intValue":"%.0f"}', value)
     end
+    return '{"doubleValue":' .. number(value) .. "}"
   end
-  return { stringValue = text(value) }
+  return '{"stringValue":' .. quoted(value) .. "}"
 end
 
--- An empty table would be an object: what has no elements is left out.
-local function list(values)
-  return #values > 0 and values or nil
+-- What comes before the value of an attribute; names are those of code and of settings, so they are few.
+local BEFORE = setmetatable({}, {
+  __index = function(before, name)
+    local text = '{"key":' .. quoted(name) .. ',"value":'
+    before[name] = text
+    return text
+  end,
+})
+
+--- An attribute.
+-- @tparam string name one of few
+-- @param value a boolean, a number, or anything that has a text
+-- @treturn string
+function encode.attribute(name, value)
+  return BEFORE[name] .. any_value(value) .. "}"
 end
 
---- A table of names and values as a list of attributes, in the order of the names; nil when there are none.
+--- A table of names and values as attributes with commas between them, in the order of the names.
+-- @tparam table values
+-- @treturn string empty when there are none
 function encode.attributes(values)
-  local names, result = {}, {}
+  local names, parts = {}, {}
   for name in pairs(values) do
     names[#names + 1] = name
   end
   table.sort(names)
   for i, name in ipairs(names) do
-    result[i] = { key = text(name), value = any_value(values[name]) }
+    parts[i] = encode.attribute(name, values[name])
   end
-  return list(result)
+  return concat(parts, ",")
 end
 
-local attributes = encode.attributes
+local SCOPE = format('{"name":"weir","version":%s}', quoted(version))
 
---- A span.
--- @tparam table span `trace_id`, `id`, `parent` (nil for the first), `state`, `name`, `kind`, `started`, `ended`
---   (seconds since 1970), `attributes`, `links` (each with `trace_id` and `id`), `dropped_links`, `error` (a text, if
---   it failed)
--- @treturn table
-function encode.span(span)
-  local links = {}
-  for i, link in ipairs(span.links or {}) do
-    links[i] = { traceId = link.trace_id, spanId = link.id }
+-- --- spans ----------------------------------------------------------------------------------------
+
+local function state_of(span)
+  return span.state and ',"traceState":"' .. inner(span.state, #span.state) .. '"' or ""
+end
+
+local function links_of(span)
+  local parts = {}
+  for i, link in ipairs(span.links) do
+    parts[i] = format('{"traceId":"%s","spanId":"%s"%s}', link.trace_id, link.id, state_of(link))
   end
+  local text = #parts > 0 and ',"links":[' .. concat(parts, ",") .. "]" or ""
+  return span.dropped_links and format('%s,"droppedLinksCount":%d', text, span.dropped_links) or text
+end
+
+--- What spans have in common: the name, the kind, and attributes.
+-- @tparam string name
+-- @tparam string kind "producer", "consumer", ...
+-- @tparam table values attributes; at least one
+-- @treturn table the `about` of spans
+function encode.about(name, kind, values)
   return {
-    traceId = span.trace_id,
-    spanId = span.id,
-    parentSpanId = span.parent,
-    traceState = span.state and text(span.state),
-    name = text(span.name),
-    kind = KINDS[span.kind],
-    startTimeUnixNano = time(span.started),
-    endTimeUnixNano = time(span.ended),
-    attributes = attributes(span.attributes),
-    links = list(links),
-    droppedLinksCount = span.dropped_links,
-    status = span.error and { code = ERROR, message = text(span.error) } or nil,
+    head = format(',"name":%s,"kind":%d,"startTimeUnixNano":"', quoted(name), KINDS[kind]),
+    attributes = '","attributes":[' .. encode.attributes(values),
   }
 end
 
-local SCOPE = { name = "weir", version = version }
+-- Attributes of spans of messages; "" where there is no value.
+local function text_attribute(before, value)
+  return value and before .. inner(value) .. '"}}' or ""
+end
 
-local function resource_of(values)
-  return { attributes = attributes(values) }
+local function number_attribute(before, value)
+  return value and before .. format("%.0f", value) .. '"}}' or ""
+end
+
+--- A span.
+-- @tparam table span `about` (of `encode.about`), `trace_id`, `id`, `parent` (nil for the first), `state` (a
+--   tracestate), `started`, `ended` (seconds since 1970), `message_id`, `conversation_id`, `size`, `attempt`,
+--   `outcome`, `more` (a list of other attributes, as `encode.attribute` makes them), `links` (each with `trace_id`,
+--   `id`, `state`), `dropped_links`, `error` (a text, if it failed)
+-- @treturn string
+function encode.span(span)
+  local about = span.about
+  return '{"traceId":"' .. span.trace_id .. '","spanId":"' .. span.id .. '"'
+    .. (span.parent and ',"parentSpanId":"' .. span.parent .. '"' or "") .. state_of(span)
+    .. about.head .. time(span.started) .. '","endTimeUnixNano":"' .. time(span.ended) .. about.attributes
+    .. text_attribute(',{"key":"messaging.message.id","value":{"stringValue":"', span.message_id)
+    .. text_attribute(',{"key":"messaging.message.conversation_id","value":{"stringValue":"', span.conversation_id)
+    .. number_attribute(',{"key":"messaging.message.body.size","value":{"intValue":"', span.size)
+    .. number_attribute(',{"key":"weir.attempt","value":{"intValue":"', span.attempt)
+    .. text_attribute(',{"key":"weir.outcome","value":{"stringValue":"', span.outcome)
+    .. (span.more and "," .. concat(span.more, ",") or "") .. "]"
+    .. (span.links and links_of(span) or "")
+    .. (span.error and ',"status":{"code":2,"message":' .. quoted(span.error) .. "}}" or "}")
+end
+
+-- What one application sends: "Spans" that are listed as "spans", or "Metrics" as "metrics".
+local function request(name, list, resource, items)
+  return format('{"resource%s":[{"resource":{"attributes":[%s]},"scope%s":[{"scope":%s,"%s":[%s]}]}]}', name,
+    resource, name, SCOPE, list, concat(items, ","))
 end
 
 --- The body of a request to `/v1/traces`.
--- @tparam table resource names and values
--- @tparam {table,...} spans as `encode.span` makes them
+-- @tparam string resource attributes, as `encode.attributes` makes them
+-- @tparam {string,...} spans as `encode.span` makes them
+-- @treturn string
 function encode.traces(resource, spans)
-  return { resourceSpans = { { resource = resource_of(resource), scopeSpans = { { scope = SCOPE, spans = spans } } } } }
+  return request("Spans", "spans", resource, spans)
 end
 
 -- --- metrics --------------------------------------------------------------------------------------
 
-local function number_point(series, started, now)
-  return {
-    attributes = attributes(series.labels),
-    startTimeUnixNano = started,
-    timeUnixNano = now,
-    asDouble = series.value,
-  }
+-- What all points of a series have in common.
+local function head_of(family, series, times)
+  local labels = {}
+  for i, name in ipairs(family.labels) do
+    labels[i] = format('{"key":"%s","value":{"stringValue":%s}}', name, quoted(series.labels[name]))
+  end
+  return #labels > 0 and '{"attributes":[' .. concat(labels, ",") .. "]," .. times or "{" .. times
 end
 
-local function histogram_point(series, started, now)
+local function number_point(head, series)
+  return format('%s,"asDouble":%s}', head, number(series.value))
+end
+
+local function histogram_point(head, series)
   local counts, bounds, before = {}, {}, 0
   for i, bucket in ipairs(series.buckets) do
-    counts[i] = ("%.0f"):format(bucket.count - before)
+    counts[i] = format('"%.0f"', bucket.count - before)
     before = bucket.count
     if bucket.le ~= math.huge then
-      bounds[i] = bucket.le
+      bounds[#bounds + 1] = number(bucket.le)
     end
   end
-  return {
-    attributes = attributes(series.labels),
-    startTimeUnixNano = started,
-    timeUnixNano = now,
-    count = ("%.0f"):format(series.count),
-    sum = series.sum,
-    bucketCounts = counts,
-    explicitBounds = list(bounds),
-  }
+  return format('%s,"count":"%.0f","sum":%s,"bucketCounts":[%s],"explicitBounds":[%s]}', head, series.count,
+    number(series.sum), concat(counts, ","), concat(bounds, ","))
 end
 
--- What JSON has no number for is left out.
-local function is_finite(series)
-  local value = series.value or series.sum
-  return value == value and value ~= math.huge and value ~= -math.huge
-end
+-- By type of a family: the field of a metric, what else that has, the point, and whether counting has a beginning.
+local FORMS = {
+  counter = { "sum", ',"aggregationTemporality":2,"isMonotonic":true', number_point, true },
+  gauge = { "gauge", "", number_point, false },
+  histogram = { "histogram", ',"aggregationTemporality":2', histogram_point, true },
+}
 
-local function points_of(family, make, started, now)
+-- A family, or nil where it has nothing to tell; and how many points it has. What JSON has no number for is left out.
+local function metric(family, started, now)
+  local form = FORMS[family.type]
+  local times = (form[4] and '"startTimeUnixNano":"' .. started .. '",' or "") .. '"timeUnixNano":"' .. now .. '"'
   local points = {}
   for _, series in ipairs(family.series) do
-    if is_finite(series) then
-      points[#points + 1] = make(series, started, now)
+    if is_finite(series.value or series.sum) then
+      points[#points + 1] = form[3](head_of(family, series, times), series)
     end
   end
-  return list(points)
-end
-
-local function metric(family, started, now)
-  local result = {
-    name = family.name,
-    description = text(family.help),
-    unit = UNITS[family.name:match("_(%a+)$")],
-  }
-  if family.type == "counter" then
-    local points = points_of(family, number_point, started, now)
-    result.sum = points and { dataPoints = points, aggregationTemporality = CUMULATIVE, isMonotonic = true }
-  elseif family.type == "gauge" then
-    local points = points_of(family, number_point, nil, now)
-    result.gauge = points and { dataPoints = points }
-  else
-    local points = points_of(family, histogram_point, started, now)
-    result.histogram = points and { dataPoints = points, aggregationTemporality = CUMULATIVE }
+  if #points == 0 then
+    return nil, 0
   end
-  return (result.sum or result.gauge or result.histogram) and result
+  local unit = UNITS[family.name:gsub("_total$", ""):match("_(%a+)$")]
+  return format('{"name":"%s","description":%s%s,"%s":{"dataPoints":[%s]%s}}', family.name, quoted(family.help),
+    unit and ',"unit":"' .. unit .. '"' or "", form[1], concat(points, ","), form[2]), #points
 end
 
 --- The body of a request to `/v1/metrics`, or nil where there is nothing to tell.
--- @tparam table resource names and values
+-- @tparam string resource attributes, as `encode.attributes` makes them
 -- @tparam {table,...} families as `registry:collect()` returns them
 -- @tparam number started when counting began, seconds since 1970
 -- @tparam number now seconds since 1970
--- @treturn ?table
+-- @treturn ?string
 -- @treturn number how many points are in it
 function encode.metrics(resource, families, started, now)
   local metrics, count = {}, 0
   for _, family in ipairs(families) do
-    local each = metric(family, time(started), time(now))
-    if each then
-      metrics[#metrics + 1] = each
-      count = count + #(each.sum or each.gauge or each.histogram).dataPoints
-    end
+    local text, points = metric(family, time(started), time(now))
+    metrics[#metrics + 1] = text
+    count = count + points
   end
   if count == 0 then
     return nil, 0
   end
-  return {
-    resourceMetrics = { { resource = resource_of(resource), scopeMetrics = { { scope = SCOPE, metrics = metrics } } } },
-  }, count
+  return request("Metrics", "metrics", resource, metrics), count
 end
 
 return encode

@@ -20,8 +20,10 @@ Exporter.__index = Exporter
 
 -- Seconds between tries, and how many there are. What the server asks for is followed up to LONGEST.
 local FIRST_PAUSE, LONGEST, TRIES = 0.5, 30, 6
--- Bytes of an answer, which says nothing but how many were refused.
-local ANSWER = 64 * 1024
+-- Bytes of an answer, which says nothing but how many were refused; and of what is told of it.
+local ANSWER, TOLD = 64 * 1024, 200
+-- Bytes that wait in a queue, and of what goes into one request (a collector takes 20 MiB).
+local MOST_BYTES, MOST_REQUEST = 32 * 1024 * 1024, 4 * 1024 * 1024
 
 local AGAIN = { [429] = true, [502] = true, [503] = true, [504] = true }
 
@@ -50,15 +52,16 @@ end
 
 -- --- one request ----------------------------------------------------------------------------------
 
--- How many items of a request that was accepted were refused all the same.
-local function refused(answer)
+-- How many of the items of a request that was accepted were refused all the same, and why.
+local function refused(answer, items)
   local value = answer and answer ~= "" and json.decode(answer)
   local partial = type(value) == "table" and value.partialSuccess
   if type(partial) ~= "table" then
     return 0
   end
   local n = tonumber(partial.rejectedSpans or partial.rejectedDataPoints)
-  return n and n > 0 and n or 0, type(partial.errorMessage) == "string" and partial.errorMessage or nil
+  n = n and n > 0 and math.min(math.floor(n), items) or 0
+  return n, type(partial.errorMessage) == "string" and partial.errorMessage or nil
 end
 
 -- How many seconds to wait, where the server says so.
@@ -67,8 +70,17 @@ local function pause_of(response)
   return seconds and seconds >= 0 and math.min(seconds, LONGEST) or nil
 end
 
+-- What went wrong, in the server's words if it has any.
+local function failure_of(self, status, answer)
+  local message = ("%s answered with the status %d"):format(self.url, status)
+  if answer and answer:find("%g") then
+    message = message .. ": " .. answer:sub(1, TOLD)
+  end
+  return errors.new("http", message, { status = status })
+end
+
 -- Sends once. The number of refused items and why; or nil, an error, whether it may be tried again, and after when.
-local function try(self, body, timeout)
+local function try(self, body, items, timeout)
   local response, err = self.http:request({
     method = "POST",
     url = self.url,
@@ -82,10 +94,9 @@ local function try(self, body, timeout)
   local status, answer = response.status, response:body(ANSWER)
   response:close()
   if status >= 200 and status <= 299 then
-    return refused(answer)
+    return refused(answer, items)
   end
-  local message = ("%s answered with the status %d"):format(self.url, status)
-  return nil, errors.new("http", message, { status = status }), AGAIN[status] or false, pause_of(response)
+  return nil, failure_of(self, status, answer), AGAIN[status] or false, pause_of(response)
 end
 
 -- The time of the next try; nil where there is none.
@@ -113,24 +124,19 @@ local function wait(self, seconds)
   return true
 end
 
--- Sends until it is accepted, or given up.
-local function deliver(self, value, n)
-  local body, err = json.encode(value)
-  if not body then
-    note(self, err)
-    return count(self, "failed", n)
-  end
+-- Sends a body of n items until it is accepted, or given up.
+local function deliver(self, body, n)
   local tries = 0
   while true do
     local left = self.last and self.last - runtime.now()
     if left and left <= 0 then
       return count(self, "dropped", n)
     end
-    local bad, why, again, asked = try(self, body, math.min(self.timeout, left or self.timeout))
+    local bad, why, again, asked = try(self, body, n, math.min(self.timeout, left or self.timeout))
     if bad then
       note(self, bad > 0 and errors.new("refused", why or ("the server refused %d items"):format(bad)) or nil)
       count(self, "refused", bad)
-      return count(self, "sent", n - math.min(bad, n))
+      return count(self, "sent", n - bad)
     end
     tries = tries + 1
     note(self, why)
@@ -146,35 +152,43 @@ end
 
 -- --- the task -------------------------------------------------------------------------------------
 
--- A part of the queue, of at most `batch` items.
+-- A part of the queue: what goes into one request.
 local function take_batch(self)
-  local first, n = self.first, math.min(self.size, self.batch)
-  local items = {}
-  for i = 1, n do
-    items[i] = self.queue[first + i - 1]
-    self.queue[first + i - 1] = nil
-  end
-  self.first, self.size = first + n, self.size - n
+  local first, items, n, bytes = self.first, {}, 0, 0
+  repeat
+    local item = self.queue[first + n]
+    self.queue[first + n] = nil
+    n, bytes = n + 1, bytes + #item
+    items[n] = item
+  until n == self.size or n == self.batch or bytes + #self.queue[first + n] > MOST_REQUEST
+  self.first, self.size, self.bytes = first + n, self.size - n, self.bytes - bytes
   return items, n
 end
 
-local function send_queue(self)
-  while self.size > 0 do
+local function is_full(self)
+  return self.size >= self.batch or self.bytes >= MOST_REQUEST
+end
+
+-- Sends full batches, and the rest where it is due. What comes meanwhile is for the next time.
+local function send_queue(self, due)
+  local left = due and self.size or 0
+  while self.size > 0 and (left > 0 or is_full(self) or self.last) do
     local items, n = take_batch(self)
+    left = left - n
     deliver(self, self.make(items), n)
   end
 end
 
 local function send_snapshot(self)
-  local value, n = self.make()
-  if value then
-    deliver(self, value, n)
+  local body, n = self.make()
+  if body then
+    deliver(self, body, n)
   end
 end
 
 -- What a function that is called before metrics are read raises must not end the sending.
-local function guarded(self, send)
-  local ok, err = pcall(send, self)
+local function guarded(self, send, due)
+  local ok, err = pcall(send, self, due)
   if not ok then
     note(self, err)
   end
@@ -182,31 +196,34 @@ end
 
 local function loop(self)
   local send = self.queue and send_queue or send_snapshot
-  local due = runtime.now() + self.interval
+  local at = runtime.now() + self.interval
   while not self.last do
-    local left = due - runtime.now()
-    if left > 0 and not (self.queue and self.size >= self.batch) then
+    local left = at - runtime.now()
+    if left <= 0 then
+      guarded(self, send, true)
+      at = runtime.now() + self.interval
+    elseif self.queue and is_full(self) then
+      guarded(self, send, false)
+    else
       local _, err = self.wake:recv(left)
       if err and err.code == "cancelled" then
         return
       end
-    else
-      guarded(self, send)
-      due = runtime.now() + self.interval
     end
   end
-  guarded(self, send)
+  guarded(self, send, true)
 end
 
 --- Adds an item to the queue. Does not wait: where there is no room, the item is dropped, and counted.
--- @param item
+-- @param item what `spec.write` makes text of
 function Exporter:add(item)
-  if self.closed or self.size >= self.most then
+  if self.closed or self.size >= self.most or self.bytes >= MOST_BYTES then
     return count(self, "dropped", 1)
   end
-  self.queue[self.first + self.size] = item
-  self.size = self.size + 1
-  if self.size == self.batch then
+  local text, was_full = self.write(item), is_full(self)
+  self.queue[self.first + self.size] = text
+  self.size, self.bytes = self.size + 1, self.bytes + #text
+  if not was_full and is_full(self) then
     self.wake:try_send(true)
   end
 end
@@ -214,11 +231,11 @@ end
 --- Begins to send.
 function Exporter:start()
   self.closed, self.last = false, nil
-  self.http = runtime.http({ max_connections = 1 })
+  self.http = runtime.http({ max_connections = 1, ca = self.tls.ca, cert = self.tls.cert, key = self.tls.key })
   self.task = tasks.spawn(loop, self)
 end
 
---- Sends what there is, and ends.
+--- Takes no more, sends what there is, and ends.
 -- @tparam number timeout seconds; what is not sent by then is dropped, and counted
 function Exporter:stop(timeout)
   if not self.task then
@@ -231,10 +248,8 @@ function Exporter:stop(timeout)
     self.task:cancel("the time to send what is left is over")
     pcall(self.task.join, self.task, 1)
   end
-  if self.queue and self.size > 0 then
-    count(self, "dropped", self.size)
-    self.first, self.size, self.queue = 1, 0, {}
-  end
+  count(self, "dropped", self.size)
+  self.first, self.size, self.bytes, self.queue = 1, 0, 0, self.queue and {}
   self.http:close()
   self.task = nil
 end
@@ -244,7 +259,10 @@ end
 -- @tparam string spec.signal "spans" or "metrics"
 -- @tparam string spec.url
 -- @tparam {table,...} spec.headers of requests
--- @tparam function spec.make the body: of a list of items, or, without a queue, of what there is now, and its size
+-- @tparam ?table spec.tls `ca`, `cert` and `key`, as `runtime.http` takes them
+-- @tparam function spec.make the body: of a list of texts, or, without a queue, of what there is now, and how many
+--   items that has (nil where there is nothing)
+-- @tparam ?function spec.write makes the text of an item
 -- @tparam ?number spec.most items that may wait; nil for an exporter without a queue
 -- @tparam ?number spec.batch items of a request
 -- @tparam number spec.interval seconds
@@ -260,7 +278,9 @@ function exporter.new(spec)
     signal = spec.signal,
     url = spec.url,
     headers = headers,
+    tls = spec.tls or {},
     make = spec.make,
+    write = spec.write,
     most = spec.most,
     batch = spec.batch,
     interval = spec.interval,
@@ -271,6 +291,7 @@ function exporter.new(spec)
     queue = spec.most and {} or nil,
     first = 1,
     size = 0,
+    bytes = 0,
     wake = channel(1),
     failing = false,
     closed = true,

@@ -40,6 +40,12 @@ describe("a traceparent", function()
     assert.not_equal(SPAN, span)
   end)
 
+  it("of a child has no flags that nobody knows yet", function()
+    for came, flags in pairs({ ["01"] = "01", ["03"] = "03", ff = "03", ["1c"] = "00" }) do
+      assert.equal(flags, select(3, trace.parse((trace.child(PARENT:gsub("01$", came))))))
+    end
+  end)
+
   it("of a child of nothing begins a trace", function()
     local child, continued = trace.child("nonsense")
     assert.is_string(trace.parse(child))
@@ -56,13 +62,15 @@ describe("propagation", function()
     assert.equal("a=b", out.tracestate)
   end)
 
-  it("leaves out the state of a trace that it does not carry on, and one that is too long", function()
+  it("leaves out the state of a trace that it does not carry on, and what is none", function()
     local out = {}
     trace.propagate(out, { traceparent = "bad", tracestate = "a=b" })
     assert.is_nil(out.tracestate)
-    out = {}
-    trace.propagate(out, { traceparent = PARENT, tracestate = ("a"):rep(5000) })
-    assert.is_nil(out.tracestate)
+    for _, state in ipairs({ ("a"):rep(5000), "a=b\r\nx: y", "a=\255", "  ", (" "):rep(2000) }) do
+      out = {}
+      trace.propagate(out, { traceparent = PARENT, tracestate = state })
+      assert.is_nil(out.tracestate)
+    end
   end)
 
   it("changes nothing that is set", function()

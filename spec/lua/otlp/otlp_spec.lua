@@ -2,7 +2,6 @@ local new_collector = require("spec.lua.otlp.collector")
 local decoder = require("spec.lua.otlp.decoder")
 local encode = require("weir.otlp.encode")
 local errors = require("weir.errors")
-local json = require("weir.codec").get("json")
 local metrics = require("weir.metrics")
 local runtime = require("weir.runtime")
 local support = require("spec.lua.app.support")
@@ -199,6 +198,100 @@ describe("the spans of an application", function()
     assert.is_true(sampled > 50 and sampled < 150) -- wrong once in 10^12 runs
   end)
 
+  it("follow a trace that a publish is given, with a span of its own", function()
+    local to = collector()
+    local app = traced(to, { sample = 0 })
+    local came
+    app:subscriber("orders", function(_, ctx)
+      came = ctx.headers.traceparent
+    end)
+    support.start(app)
+    local orders = app:publisher({ to = "orders" })
+    local given = trace.fresh()
+    assert(orders:publish({}, { headers = { traceparent = given, tracestate = "a=b" } }))
+    local trace_id, parent = trace.parse(given)
+    local got, after = span(to, "publish orders"), span(to, "process orders")
+    assert.same({ trace_id, parent, "a=b" }, { got.traceId, got.parentSpanId, got.traceState })
+    assert.not_equal(parent, got.spanId)
+    assert.same({ trace_id, got.spanId }, { after.traceId, after.parentSpanId })
+    assert.equal(("00-%s-%s-01"):format(trace_id, got.spanId), came)
+    local not_wanted = trace.fresh():gsub("01$", "00")
+    assert(orders:publish({}, { headers = { traceparent = not_wanted } }))
+    eventually(function()
+      return came == not_wanted
+    end)
+  end)
+
+  it("are below the message where a handler passes its headers on", function()
+    local to = collector()
+    local app, broker = traced(to)
+    app:subscriber("orders", function(_, ctx)
+      assert(ctx:publish({}, { to = "bills", headers = ctx.headers }))
+    end)
+    support.start(app)
+    support.publish(broker, "orders", "{}", { traceparent = trace.fresh() })
+    local process, publish = span(to, "process orders"), span(to, "publish bills")
+    assert.same({ process.traceId, process.spanId }, { publish.traceId, publish.parentSpanId })
+  end)
+
+  it("of a batch that is published end as the broker answers", function()
+    local to = collector()
+    local app, broker = traced(to)
+    support.start(app)
+    local publisher = app:publisher({ to = "orders" })
+    local raw = getmetatable(broker:publisher()).__index
+    local publish_batch = raw.publish_batch
+    finally(function()
+      raw.publish_batch = publish_batch
+    end)
+    raw.publish_batch = function()
+      local full = errors.new("full", "no room")
+      return nil, full, { true, full }
+    end
+    assert.is_nil((publisher:publish_batch({ { value = 1 }, { value = 2 } })))
+    local first, second = span(to, "publish orders", 1), span(to, "publish orders", 2)
+    assert.is_nil(first.status)
+    assert.same({ 2, "full" }, { second.status.code, second.attributes["error.type"] })
+  end)
+
+  it("of a transaction end with it", function()
+    local to = collector()
+    local app = traced(to)
+    support.start(app)
+    local publisher = app:publisher({ to = "orders" })
+    local done = assert(publisher:transaction())
+    assert(done:publish(1))
+    assert(done:publish(2))
+    assert.equal(0, #to.spans)
+    assert(done:commit())
+    assert.is_nil(span(to, "publish orders", 2).status)
+    local given_up = assert(publisher:transaction())
+    assert(given_up:publish(3))
+    given_up:abort()
+    assert.equal("aborted", span(to, "publish orders", 3).attributes["error.type"])
+  end)
+
+  it("have no names of inboxes", function()
+    local to = collector()
+    local app = traced(to)
+    support.start(app)
+    assert(app:publisher({ to = "_INBOX.abc" }):publish({}))
+    local got = span(to, "publish (temporary)")
+    assert.same({ "_INBOX.abc", true },
+      { got.attributes["messaging.destination.name"], got.attributes["messaging.destination.temporary"] })
+  end)
+
+  it("leave out a tracestate that is none", function()
+    local to = collector()
+    local app, broker = traced(to)
+    app:subscriber("orders", function() end)
+    support.start(app)
+    for i, state in ipairs({ "a=\255", ("a"):rep(5000), "a=b\r\nx: y", "" }) do
+      support.publish(broker, "orders", "{}", { traceparent = trace.fresh(), tracestate = state })
+      assert.is_nil(span(to, "process orders", i).traceState)
+    end
+  end)
+
   it("tell of publishes that fail", function()
     local to = collector()
     local app = traced(to)
@@ -284,6 +377,53 @@ describe("sending telemetry", function()
     running:stop()
     assert.same({ 1, 2 }, { items(app, "spans", "sent"), items(app, "spans", "refused") })
     assert.matches("too old", table.concat(lines, "\n"))
+  end)
+
+  it("is not confused by numbers of refused spans that cannot be", function()
+    local to = collector({
+      { body = '{"partialSuccess":{"rejectedSpans":1e999}}' },
+      { body = '{"partialSuccess":{"rejectedSpans":"-3"}}' },
+      { body = '{"partialSuccess":{"rejectedSpans":[]}}' },
+      { body = ("["):rep(60000) },
+      { body = "\255" },
+    })
+    local app = traced(to)
+    support.start(app)
+    for i = 1, 6 do
+      flood(app, 1)
+      eventually(function()
+        return items(app, "spans", "sent") + items(app, "spans", "refused") == i
+      end)
+    end
+    assert.is_true(items(app, "spans", "refused") <= 1)
+  end)
+
+  it("tells what the server says about its refusal, as one line", function()
+    local to = collector({ { status = 401, body = '{"message":"no\27[31m key"}' .. ("x"):rep(5000) } })
+    local app, _, lines = traced(to)
+    support.start(app)
+    flood(app, 1)
+    eventually(function()
+      return items(app, "spans", "failed") == 1
+    end)
+    local text = table.concat(lines, "\n")
+    assert.matches("status 401: .*no\\x1b%[31m key", text)
+    assert.is_true(#text < 2000)
+  end)
+
+  it("waits for a full batch, or the interval, between two requests", function()
+    local to = collector()
+    local app = traced(to, { interval = 3600, queue = 2048 })
+    local running = support.start(app)
+    flood(app, 512 + 10)
+    eventually(function()
+      return items(app, "spans", "sent") == 512
+    end)
+    flood(app, 20)
+    assert.equal(1, #to.requests)
+    running:stop()
+    assert.equal(512 + 30, items(app, "spans", "sent"))
+    assert.equal(2, #to.requests)
   end)
 
   it("keeps no more spans than its queue has room for, and counts the rest", function()
@@ -386,10 +526,6 @@ describe("app:otlp", function()
 end)
 
 describe("the encoding of OTLP", function()
-  local function body_of(value)
-    return assert(json.encode(value))
-  end
-
   it("has counters, gauges and histograms with their buckets apart", function()
     local registry = metrics.registry()
     registry:counter("a_total", "A", { "x" }):with("1"):inc(3)
@@ -398,9 +534,9 @@ describe("the encoding of OTLP", function()
     sizes:observe(5, 2)
     sizes:observe(15)
     sizes:observe(1e6)
-    local value, n = encode.metrics({ ["service.name"] = "s" }, registry:collect(), 1000.5, 2000)
+    local body, n = encode.metrics(encode.attributes({ ["service.name"] = "s" }), registry:collect(), 1000.5, 2000)
     assert.equal(3, n)
-    local got = decoder.metrics(body_of(value))
+    local got = decoder.metrics(body)
     local a = got.a_total
     assert.same({ 3, "1", true, 2 },
       { a.points[1].asDouble, a.points[1].labels.x, a.metric.sum.isMonotonic, a.metric.sum.aggregationTemporality })
@@ -416,7 +552,7 @@ describe("the encoding of OTLP", function()
   it("leaves out what JSON has no number for, and has nothing to say where there is nothing", function()
     local registry = metrics.registry()
     registry:gauge("b", "B"):with():set(0 / 0)
-    assert.is_nil((encode.metrics({}, registry:collect(), 0, 0)))
+    assert.is_nil((encode.metrics("", registry:collect(), 0, 0)))
   end)
 
   it("makes UTF-8 of any text, and bounds it", function()
