@@ -122,23 +122,37 @@ local function duration_of(self, key, series)
   return duration
 end
 
--- The row of a group that a series belongs to, and its key.
-local function row_of(self, group, labels)
-  local names, parts = KEYS[group], { group }
-  for i, name in ipairs(names) do
+-- The table below `name`, made where there is none.
+local function below(tree, name)
+  local branch = tree[name]
+  if not branch then
+    branch = {}
+    tree[name] = branch
+  end
+  return branch
+end
+
+local function new_row(group, labels, place)
+  local row, parts = group == "subscriptions" and { outcomes = {} } or {}, { group }
+  for i, name in ipairs(KEYS[group]) do
+    row[name] = text.valid(labels[name])
     parts[i + 1] = #labels[name] .. ":" .. labels[name]
   end
-  local key = table.concat(parts)
-  local rows = self[group]
-  local row = rows[key]
-  if not row then
-    row = group == "subscriptions" and { outcomes = {} } or {}
-    for _, name in ipairs(names) do
-      row[name] = text.valid(labels[name])
-    end
-    rows[key], rows[#rows + 1] = row, row
+  place.row, place.key = row, table.concat(parts)
+  return row
+end
+
+-- The row of a group that a series belongs to, and its key in moments.
+local function row_of(self, group, labels)
+  local place = self.places[group]
+  for _, name in ipairs(KEYS[group]) do
+    place = below(place, labels[name])
   end
-  return row, key
+  if not place.row then
+    local rows = self[group]
+    rows[#rows + 1] = new_row(group, labels, place)
+  end
+  return place.row, place.key
 end
 
 local function set(self, group, labels, field, series)
@@ -165,14 +179,6 @@ local function add(self, family, series)
   elseif FIELDS[family.name] then
     set(self, FIELDS[family.name][1], labels, FIELDS[family.name][2], series)
   end
-end
-
-local function list_of(rows)
-  local list = {}
-  for i, row in ipairs(rows) do
-    list[i] = row
-  end
-  return list
 end
 
 local RUNTIME = {
@@ -215,6 +221,7 @@ function M.take(app, registry, history)
     subscriptions = {},
     published = {},
     streams = {},
+    places = { subscriptions = {}, published = {}, streams = {} },
     base = base and now > base.time and base or nil,
     moment = { time = now },
   }
@@ -241,9 +248,9 @@ function M.take(app, registry, history)
     time = now,
     window = self.base and now - self.base.time or nil,
     brokers = M.brokers(health),
-    subscriptions = list_of(self.subscriptions),
-    published = list_of(self.published),
-    streams = list_of(self.streams),
+    subscriptions = self.subscriptions,
+    published = self.published,
+    streams = self.streams,
     runtime = process,
   }
 end

@@ -70,6 +70,24 @@ h_seconds_count{x="1"} 4
     assert.equal("1000000000", text:match('x="int"} (%S+)'))
   end)
 
+  it("comes in pieces, with what was counted at first", function()
+    local registry = metrics.registry()
+    local counter = registry:counter("a_total", "A", { "x" }, { max_series = 5000 })
+    local histogram = registry:histogram("h", "H", { "x" }, { max_series = 5000 })
+    for i = 1, 3000 do
+      counter:with(i):inc(i)
+      histogram:with(i):observe(i)
+    end
+    local whole, parts = prometheus.text(registry), {}
+    for piece in prometheus.pieces(registry) do
+      assert.equal("\n", piece:sub(-1))
+      parts[#parts + 1] = piece
+      counter:with(3000):inc()
+    end
+    assert.is_true(#parts > 10)
+    assert.is_true(whole == table.concat(parts))
+  end)
+
   it("leaves families without a series out", function()
     assert.equal("", text_of(function(registry)
       registry:counter("a_total", "A", { "x" })
