@@ -5,6 +5,7 @@
 -- codec walks afterwards cost several times as much.
 -- @module weir.otlp.encode
 
+local utf8 = require("weir.utf8")
 local version = require("weir.version")
 
 local encode = {}
@@ -15,28 +16,20 @@ local MOST_BYTES = 1024
 local KINDS = { internal = 1, server = 2, client = 3, producer = 4, consumer = 5 }
 local UNITS = { seconds = "s", bytes = "By" }
 
+-- Series after which others have a turn.
+local TURN = 100
+
 local byte, sub, find, gsub, format, concat =
   string.byte, string.sub, string.find, string.gsub, string.format, table.concat
 
 -- --- values ---------------------------------------------------------------------------------------
 
-local function continues(value, low, high)
-  return value ~= nil and value >= (low or 0x80) and value <= (high or 0xBF)
-end
-
--- The length of the UTF-8 character at a place; nil where there is none (RFC 3629, section 4).
-local function character(text, at)
-  local a, b, c, d = byte(text, at, at + 3)
-  if a < 0x80 then
-    return 1
-  elseif a >= 0xC2 and a <= 0xDF then
-    return continues(b) and 2 or nil
-  elseif a >= 0xE0 and a <= 0xEF then
-    return continues(b, a == 0xE0 and 0xA0, a == 0xED and 0x9F) and continues(c) and 3 or nil
-  elseif a >= 0xF0 and a <= 0xF4 then
-    local good = continues(b, a == 0xF0 and 0x90, a == 0xF4 and 0x8F) and continues(c) and continues(d)
-    return good and 4 or nil
+-- The first `most` bytes of a text that is UTF-8, and no half characters.
+local function cut(text, most)
+  while most > 0 and find(sub(text, most + 1, most + 1), "[\128-\191]") do
+    most = most - 1
   end
+  return sub(text, 1, most)
 end
 
 --- A text as others can read it: UTF-8, of bounded length. A byte that is none becomes U+FFFD.
@@ -46,21 +39,8 @@ end
 function encode.text(value, most)
   local text = tostring(value)
   most = most or MOST_BYTES
-  if not find(text, "[\128-\255]") then
-    return #text > most and sub(text, 1, most) or text
-  end
-  local parts, at, bytes = {}, 1, 0
-  while at <= #text do
-    local length = character(text, at)
-    local piece = length and sub(text, at, at + length - 1) or "\239\191\189"
-    bytes = bytes + #piece
-    if bytes > most then
-      break
-    end
-    parts[#parts + 1] = piece
-    at = at + (length or 1)
-  end
-  return concat(parts)
+  text = utf8.valid(#text > most + 3 and sub(text, 1, most + 3) or text) -- 3: so that a last character is whole
+  return #text > most and cut(text, most) or text
 end
 
 local ESCAPES = setmetatable({ ['"'] = '\\"', ["\\"] = "\\\\" }, {
@@ -258,13 +238,16 @@ local FORMS = {
 }
 
 -- A family, or nil where it has nothing to tell; and how many points it has. What JSON has no number for is left out.
-local function metric(family, started, now)
+local function metric(family, started, now, pause)
   local form = FORMS[family.type]
   local times = (form[4] and '"startTimeUnixNano":"' .. started .. '",' or "") .. '"timeUnixNano":"' .. now .. '"'
   local points = {}
-  for _, series in ipairs(family.series) do
+  for i, series in ipairs(family.series) do
     if is_finite(series.value or series.sum) then
       points[#points + 1] = form[3](head_of(family, series, times), series)
+    end
+    if pause and i % TURN == 0 then
+      pause()
     end
   end
   if #points == 0 then
@@ -280,12 +263,13 @@ end
 -- @tparam {table,...} families as `registry:collect()` returns them
 -- @tparam number started when counting began, seconds since 1970
 -- @tparam number now seconds since 1970
+-- @tparam[opt] function pause lets others have a turn; called now and then
 -- @treturn ?string
 -- @treturn number how many points are in it
-function encode.metrics(resource, families, started, now)
+function encode.metrics(resource, families, started, now, pause)
   local metrics, count = {}, 0
   for _, family in ipairs(families) do
-    local text, points = metric(family, time(started), time(now))
+    local text, points = metric(family, time(started), time(now), pause)
     metrics[#metrics + 1] = text
     count = count + points
   end

@@ -90,7 +90,7 @@ local function metrics_exporter(app, settings, items)
     signal = "metrics",
     interval = settings.metrics_interval,
     make = function()
-      return encode.metrics(resource, registry_of(app):collect(), started, runtime.time())
+      return encode.metrics(resource, registry_of(app):collect(), started, runtime.time(), runtime.pause)
     end,
   })
 end

@@ -336,7 +336,9 @@ describe("sending telemetry", function()
     assert.equal(3, #to.requests)
     assert.is_true(to.requests[2].at - to.requests[1].at >= 0.99)
     assert.equal(to.requests[1].body, to.requests[3].body)
-    assert.equal(1, items(app, "spans", "sent"))
+    eventually(function()
+      return items(app, "spans", "sent") == 1
+    end)
   end)
 
   it("tries again when the connection breaks", function()
@@ -563,6 +565,8 @@ describe("the encoding of OTLP", function()
     assert.equal(replacement:rep(2), encode.text("\192\128")) -- longer than needed
     assert.equal(replacement, encode.text("\240")) -- cut
     assert.equal("ä", encode.text("ää", 3)) -- no half characters
+    assert.equal("\u{1F40D}", encode.text("\u{1F40D}\u{1F40D}", 7))
+    assert.equal("", encode.text("\u{1F40D}", 3))
     assert.is_true(#encode.text(("\255"):rep(5000)) <= 1024)
     for i = 0, 255 do
       for j = 0, 255, 7 do
