@@ -11,6 +11,7 @@
 -- the others nothing.
 -- @module weir.cli
 local nearest = require("weir.nearest")
+local text = require("weir.cli.text")
 
 local M = {}
 
@@ -20,6 +21,9 @@ M.OK = 0
 M.FAILED = 1
 --- Exit status: the command was used wrongly.
 M.USAGE = 2
+
+-- Bytes of a word that are shown when it is wrong.
+local SHOWN = 200
 
 -- In the order of `weir help`.
 local commands = {
@@ -59,7 +63,7 @@ function M.load(name)
       return require("weir.cli." .. name)
     end
   end
-  local message = ("unknown command '%s'"):format(name)
+  local message = ("unknown command '%s'"):format(text.line(name, SHOWN))
   local meant = nearest(name, commands)
   if meant then
     message = ("%s; did you mean '%s'?"):format(message, meant)
@@ -78,47 +82,13 @@ function M.arguments()
   return arguments
 end
 
--- Commands may divert what a program prints.
-local stdout, stderr = io.stdout, io.stderr
+--- Where a command writes: see `weir.cli.console`.
+M.console = require("weir.cli.console").new
 
-local function is_terminal(file)
-  local ok, uv = pcall(require, "luv")
-  if not ok or os.getenv("TERM") == "dumb" then
-    return false
-  end
-  local fd = file == stdout and 1 or file == stderr and 2
-  return fd and uv.guess_handle(fd) == "tty" or false
-end
-
-local Console = {}
-Console.__index = Console
-
---- Where a command writes: `console.out` and `console.err` are files; `console:style(file, style, text)`
--- is text in a style ("bold" or "red") if the file is a terminal, else the text as it is; `console:is_terminal(file)`
--- says whether what is written there may be written over.
--- @tparam[opt=io.stdout] file out
--- @tparam[opt=io.stderr] file err
--- @treturn table
-function M.console(out, err)
-  return setmetatable({ out = out or stdout, err = err or stderr, colour = {} }, Console)
-end
-
-local codes = { bold = "\27[1m", red = "\27[1;31m" }
-
-function Console:style(file, style, text)
-  if self.colour[file] == nil then
-    self.colour[file] = (os.getenv("NO_COLOR") or "") == "" and is_terminal(file)
-  end
-  return self.colour[file] and codes[style] .. text .. "\27[0m" or text
-end
-
-Console.is_terminal = function(_, file)
-  return is_terminal(file)
-end
-
+-- What servers say is part of errors.
 local function report(console, err, hint)
   local prefix = console:style(console.err, "red", "weir:")
-  console.err:write(prefix, " ", tostring(err), "\n")
+  console.err:write(prefix, " ", text.shown(tostring(err)), "\n")
   if hint then
     console.err:write("Try '", hint, "'.\n")
   end
@@ -174,7 +144,7 @@ local function dispatch(argv, console)
     return call(shortcuts[name], { table.unpack(argv, 2) }, console)
   end
   if name:sub(1, 1) == "-" then
-    return nil, M.usage_error(("unknown option '%s'"):format(name)), "weir help"
+    return nil, M.usage_error(("unknown option '%s'"):format(text.line(name, SHOWN))), "weir help"
   end
   return call(name, { table.unpack(argv, 2) }, console)
 end
@@ -189,6 +159,10 @@ function M.run(argv, console)
   if not ok then
     report(console, status)
     return M.FAILED
+  end
+  if status == M.OK then
+    ok, err = console:finish()
+    status = ok and M.OK or nil
   end
   if status ~= nil then
     return status

@@ -64,10 +64,15 @@ describe("weir", function()
   end)
 
   it("suggests nothing when nothing is near", function()
-    for _, word in ipairs({ "frobnicate", "", ("x"):rep(100000) }) do
+    for word, shown in pairs({
+      frobnicate = "frobnicate",
+      [""] = "",
+      ["\27[31m\255"] = "\\27[31m\\255",
+      [("x"):rep(100000)] = ("x"):rep(200) .. "... (99800 bytes more)",
+    }) do
       local status, _, err = weir(word)
       assert.equal(2, status)
-      assert.equal(("weir: unknown command '%s'\nTry 'weir help'.\n"):format(word), err)
+      assert.equal(("weir: unknown command '%s'\nTry 'weir help'.\n"):format(shown), err)
     end
   end)
 
@@ -140,6 +145,14 @@ describe("weir", function()
         return nil, "the disk is full"
       end)
       assert.same({ 1, "", "weir: the disk is full\n" }, { weir("version") })
+    end)
+
+    it("prints no error that would do anything to the terminal", function()
+      command(function()
+        return nil, "the server says: \27[2J\a\194\155 caf\xc3\xa9\n\226\128\174evil"
+      end)
+      local _, _, err = weir("version")
+      assert.equal("weir: the server says: \\27[2J\\7\\194\\155 caf\xc3\xa9\n\\226\\128\\174evil\n", err)
     end)
 
     it("prints a traceback when it raises and exits with 1", function()

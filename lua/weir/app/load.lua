@@ -5,21 +5,24 @@ local M = {}
 
 local app_module = require("weir.app")
 local errors = require("weir.errors")
+local text_of = require("weir.app.text")
 
 local function is_app(value)
   return type(value) == "table" and getmetatable(value) ~= nil and getmetatable(value).__name == "weir.app"
 end
 
--- What was raised, as a sentence; without what C or the loader would add.
-local function text_of(err)
+--- What loading a program raised, as a sentence: without the places where Lua has looked for a module.
+-- @param err
+-- @treturn string
+function M.text_of(err)
   if type(err) == "string" then
-    -- Where a module is missing, Lua lists every place that it has looked at.
     local place, name = err:match("^([^\n]*)module '([^'\n]*)' not found:\n")
     local missing = "%sthe module '%s' is not found: it is neither installed nor beside the file"
     return name and missing:format(place, name) or err
+  elseif type(err) == "table" then
+    return "the program raised an error: " .. text_of(err)
   end
-  local ok, text = pcall(tostring, err)
-  return ok and text or ("an error that is a %s was raised"):format(type(err))
+  return ("the program raised an error that is a %s: %s"):format(type(err), text_of(err))
 end
 
 --- Lets modules beside a file be found, as those beside a script are that is in the current directory.
@@ -45,7 +48,7 @@ local function load_app(path)
   M.find_neighbours(path)
   local ok, result, made, ended = app_module.observe(chunk)
   if not ok then
-    return nil, errors.new("load", text_of(result))
+    return nil, errors.new("load", M.text_of(result))
   elseif ended then
     return ended
   elseif is_app(result) then

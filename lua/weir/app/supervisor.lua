@@ -102,7 +102,8 @@ local function check(self)
   end
   local ok, report = pcall(cjson.decode, table.concat(run.parts))
   if not ok or type(report) ~= "table" or type(report.files) ~= "table" then
-    return nil, "its check did not end in good order"
+    return nil, ("it ended its check with %s %d"):format(run.exit.signal ~= 0 and "signal" or "status",
+      run.exit.signal ~= 0 and run.exit.signal or run.exit.code)
   end
   return report
 end

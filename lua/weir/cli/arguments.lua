@@ -20,6 +20,7 @@
 -- @module weir.cli.arguments
 local found, argparse = pcall(require, "argparse")
 local nearest = require("weir.nearest")
+local screen_text = require("weir.cli.text")
 
 local M = {}
 
@@ -29,6 +30,9 @@ M.missing = not found
 
 --- What is said of exit statuses by a command that has no more than the usual ones.
 M.STATUSES = "0 done, 1 it failed, 2 wrong use."
+
+-- Columns of the text of help.
+local WIDTH = 100
 
 -- --- readers --------------------------------------------------------------------------------------
 
@@ -89,10 +93,11 @@ end
 
 -- --- the parser -----------------------------------------------------------------------------------
 
--- A text that came from outside, within a message: bounded, and without what would move the cursor.
+-- Bytes of a word that are shown when it is wrong.
+local SHOWN = 200
+
 local function shown(text)
-  text = text:gsub("%c", "?")
-  return #text <= 200 and text or text:sub(1, 200) .. "..."
+  return screen_text.line(text, SHOWN)
 end
 
 local function complain(message, ...)
@@ -230,7 +235,7 @@ local function dress(parser, name, command)
   parser:usage(("Usage: weir %s%s%s"):format(name, usage ~= "" and " " or "", usage))
   parser:description("  " .. command.summary .. intro)
   parser:epilog(epilog_of(name, command))
-  parser:add_help(false):help_max_width(100)
+  parser:add_help(false)
 end
 
 -- Fills a parser, or a command of one, from a declaration.
@@ -255,7 +260,8 @@ end
 -- @string name
 -- @tparam table command
 -- @tparam[opt] table verb one of its `verbs`
-function M.help(name, command, verb)
+-- @tparam[opt=100] integer width of its lines
+function M.help(name, command, verb, width)
   if verb then
     name, command = name .. " " .. verb[1], M.of_verb(command, verb)
   end
@@ -263,7 +269,7 @@ function M.help(name, command, verb)
   for i, each in ipairs(command.verbs or {}) do
     verbs[i] = parser:argument(each[1], each[2])
   end
-  return parser:group("Verbs", table.unpack(verbs)):get_help()
+  return parser:group("Verbs", table.unpack(verbs)):help_max_width(width or WIDTH):get_help()
 end
 
 -- The verbs of a command; or the choices of its first word, which are offered in the same way.

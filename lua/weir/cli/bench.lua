@@ -190,10 +190,12 @@ function cases.request(seconds, broker)
   }
 end
 
+local ON_BROKER = { broker = true, request = true }
+
 local function selected(options)
   local names = {}
   for _, name in ipairs(NAMES) do
-    local on_broker = name == "broker" or name == "request"
+    local on_broker = ON_BROKER[name]
     local wanted = options.only == nil and (on_broker or not options.url)
     for _, only in ipairs(options.only or {}) do
       wanted = wanted or only == name
@@ -259,6 +261,11 @@ local function measure(options, console)
 end
 
 function M.run(options, console)
+  for _, name in ipairs(options.url and options.only or {}) do
+    if not ON_BROKER[name] then
+      return nil, cli.usage_error(("%s is not measured on a broker: leave URL out, or %s"):format(name, name))
+    end
+  end
   weir = require("weir")
   return weir.run(measure, options, console)
 end

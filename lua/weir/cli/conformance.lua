@@ -22,18 +22,20 @@ its twin in process.]],
       end,
     },
     { "list", nil, "print the names of the checks and what each proves; without MODULE, all of them" },
-    { "json", nil, "one JSON object for each check, and one for the whole, in lines" },
+    { "json", nil, "print one JSON object for each check, and one for the whole, in lines" },
   },
   examples = { "weir conformance weir.broker.memory", "weir conformance mybroker.lua --only '^settlement'" },
   statuses = "0 nothing failed, 1 something did, or the broker could not be loaded, 2 wrong use.",
 }
 
 local function list(options, console)
-  local count = 0
+  local count, json = 0, require("weir.cli.json")
   for _, check in ipairs(require("weir.conformance").checks()) do
     if not options.only or check.name:find(options.only) then
       count = count + 1
-      console.out:write(("%-42s %s\n"):format(check.name, check.proves))
+      local line = options.json and json.encode({ name = check.name, proves = check.proves })
+        or ("%-42s %s"):format(check.name, check.proves)
+      console.out:write(line, "\n")
     end
   end
   if count == 0 then
@@ -67,9 +69,9 @@ local function text_report(console)
 end
 
 local function json_report(console)
-  local json = require("weir.codec").get("json")
+  local json = require("weir.cli.json")
   return function(result)
-    console.out:write(assert(json.encode(result)), "\n")
+    console.out:write(json.encode(result), "\n")
     console.out:flush()
   end
 end

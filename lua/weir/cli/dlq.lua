@@ -4,6 +4,7 @@ local arguments = require("weir.cli.arguments")
 local cli = require("weir.cli")
 local nearest = require("weir.nearest")
 local place = require("weir.cli.place")
+local screen_text = require("weir.cli.text")
 
 local FIELDS = { "code", "destination", "error", "handler" }
 
@@ -103,21 +104,19 @@ local function plain(letter)
 end
 
 local function print_line(out, letter)
-  local message = require("weir.cli.message")
   local attempts = letter.attempts and letter.attempts .. "x" or "-"
   -- Headers come from peers.
   local function short(text, most)
-    return message.line(text or "-", most)
+    return screen_text.line(text or "-", most)
   end
   return out:write(("%-24s  %-14s  %4s  %s  %s\n"):format(short(letter.dead_at, 40), short(letter.error_code, 40),
     attempts, short(letter.destination, 60), short(letter.error, 200)))
 end
 
 local function print_whole(out, letter)
-  local message = require("weir.cli.message")
   local function field(name, value)
     if value ~= nil then
-      out:write(("%-12s %s\n"):format(name .. ":", message.line(tostring(value), SHOWN)))
+      out:write(("%-12s %s\n"):format(name .. ":", screen_text.line(tostring(value), SHOWN)))
     end
   end
   field("destination", letter.destination)
@@ -135,7 +134,7 @@ local function print_whole(out, letter)
   for _, name in ipairs(names) do
     field("header", name .. ": " .. letter.headers[name])
   end
-  return out:write(message.shown(letter.payload, SHOWN), "\n\n")
+  return out:write(screen_text.shown(letter.payload, SHOWN), "\n\n")
 end
 
 local verbs = {}

@@ -208,11 +208,6 @@ local function lasting(options)
   return options.retries and { max_retries = options.retries } or {}
 end
 
-local function on_terminal(file, fd)
-  return file == (fd == 1 and io.stdout or io.stderr) and luv.guess_handle(fd) == "tty"
-    and os.getenv("TERM") ~= "dumb"
-end
-
 -- Says what was done, for people only.
 local function note(self, text)
   if self.terminal then
@@ -348,7 +343,7 @@ local function check_value(text, what)
 end
 
 local function append_all(self, source, producer)
-  local text, err = source:all(LONGEST_INPUT)
+  local text, err = source:all(LONGEST_INPUT, "append it in parts, or by lines with --lines")
   if not text then
     return nil, err
   elseif not text:find(self.json and "%S" or ".") then
@@ -511,7 +506,7 @@ local function read(self)
     end
   end
   local out = output.new(self.console.out, options.json or live)
-  self.progress = progress.new(self.console.err, self.terminal and not on_terminal(self.console.out, 1))
+  self.progress = progress.new(self.console.err, self.terminal and not self.console:is_terminal(self.console.out))
   local ok
   ok, err = write_chunks(self, reader, out, position)
   reader:close()
@@ -535,7 +530,7 @@ verbs.tail = verbs.read
 function M.run(options, console)
   load_modules()
   local self = { options = options, console = console }
-  self.terminal = not options.quiet and on_terminal(console.err, 2)
+  self.terminal = not options.quiet and console:is_terminal(console.err)
   local client, err = open_client(options)
   self.client = client
   if not client then

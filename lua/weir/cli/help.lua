@@ -68,7 +68,8 @@ function M.run(options, console)
       return nil, err
     end
   end
-  local text = arguments.help(name, command, verb):gsub("^Usage:", console:style(console.out, "bold", "%0"))
+  local text = arguments.help(name, command, verb, console:width(console.out))
+  text = text:gsub("^Usage:", console:style(console.out, "bold", "%0"))
   console.out:write(text, "\n")
   return cli.OK
 end

@@ -1,4 +1,4 @@
---- What commands send and show: values from words or from the standard input, and messages for people.
+--- What commands send: values from words or from the standard input; and payloads in JSON.
 -- @module weir.cli.message
 local codec = require("weir.codec")
 local id = require("weir.id")
@@ -47,31 +47,6 @@ function M.headers(name, given)
   headers["message-id"] = headers["message-id"] or id.message()
   headers["correlation-id"] = headers["correlation-id"] or headers["message-id"]
   return headers
-end
-
---- Bytes for a terminal: as they are where they are text; else what would move the cursor, and what is no UTF-8, is
--- escaped as in Lua.
--- @string text
--- @tparam[opt] integer most bytes of it that are shown
-function M.shown(text, most)
-  local left = 0
-  if most and #text > most then
-    left = #text - most
-    text = text:sub(1, utf8.len(text) and utf8.offset(text, 0, most + 1) - 1 or most)
-  end
-  local function escape(char)
-    return ("\\%d"):format(char:byte())
-  end
-  text = text:gsub("[%z\1-\8\11-\31\127]", escape)
-  if not utf8.len(text) then
-    text = text:gsub("[\128-\255]", escape)
-  end
-  return left > 0 and ("%s... (%d bytes more)"):format(text, left) or text
-end
-
---- The same on one line.
-function M.line(text, most)
-  return (M.shown(text:gsub("%s+", " "), most))
 end
 
 --- A payload as a field of JSON: `payload` where it is UTF-8, else `payload_base64`.

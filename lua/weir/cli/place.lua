@@ -1,5 +1,6 @@
 --- The broker that a command works on: of an address, or one of an application.
 -- @module weir.cli.place
+local cli = require("weir.cli")
 local errors = require("weir.errors")
 
 local M = {}
@@ -50,7 +51,7 @@ end
 local function of_address(address)
   local ok, made, err = pcall(require("weir.broker"), address)
   if not ok then
-    return nil, (tostring(made):gsub("^[^\n:]-:%d+: ", ""))
+    return nil, (tostring(made):gsub("^[^\n:]-:%d+: ", ""):gsub("^weir%.broker: ", ""))
   end
   return made, err
 end
@@ -59,7 +60,7 @@ local function find(options)
   if options.where:find("%.lua$") then
     return of_application(options)
   elseif options.broker then
-    return nil, "--broker is for applications; an address names its broker itself"
+    return nil, cli.usage_error("--broker is for applications; an address names its broker itself")
   end
   return of_address(options.where)
 end

@@ -97,9 +97,11 @@ local function publish_input(self, source)
     return publish_lines(self, source)
   end
   local message = require("weir.cli.message")
-  local text, err = source:all(message.LONGEST)
+  local text, err = source:all(message.LONGEST, "publish it in parts, or by lines with --lines")
   if not text then
     return nil, err
+  elseif text == "" and self.codec ~= "raw" then
+    return nil, "there is nothing on the standard input to publish"
   end
   return publish_one(self, text)
 end

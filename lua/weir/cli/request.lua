@@ -37,7 +37,7 @@ local function value_of(options)
     return nil, err
   end
   local text
-  text, err = source:all(require("weir.cli.message").LONGEST)
+  text, err = source:all(require("weir.cli.message").LONGEST, "send where it is to be found instead")
   source:close()
   return text, err
 end

@@ -198,7 +198,7 @@ function conformance.load(name)
     ok, value = pcall(require, name)
   end
   if not ok then
-    return nil, tostring(value)
+    return nil, require("weir.app.load").text_of(value)
   elseif type(value) ~= "table" or type(value.make or value.new) ~= "function" then
     return nil, ("%s returns neither options with 'make' nor a broker module with 'new'"):format(name)
   elseif value.make then

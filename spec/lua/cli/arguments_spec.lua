@@ -77,8 +77,8 @@ describe("the arguments of a command", function()
       { { "a", "--count", "0" }, "--count must be a whole number from 1 to 10, not '0'" },
       { { "a", "--count", "0x3" }, "--count must be a whole number from 1 to 10, not '0x3'" },
       { { "a", "--wait", "nan" }, "--wait must be a number of seconds above 0, not 'nan'" },
-      { { "a", "--header", "a:b\nc" }, "--header needs NAME:VALUE, not 'a:b?c'" },
-      { { "a", "--\27[31m" }, "unknown option '--?[31m'" },
+      { { "a", "--header", "a:b\nc" }, "--header needs NAME:VALUE, not 'a:b c'" },
+      { { "a", "--\27[31m" }, "unknown option '--\\27[31m'" },
     }) do
       assert.same({ nil, each[2] }, { (read(table.unpack(each[1]))), select(2, read(table.unpack(each[1]))) })
     end
@@ -86,7 +86,7 @@ describe("the arguments of a command", function()
 
   it("of any length are refused at once, with the beginning of them", function()
     local _, err = read("a", "--" .. ("x"):rep(1000000))
-    assert.matches("^unknown option '%-%-x+%.%.%.'$", err)
+    assert.matches("^unknown option '%-%-x+%.%.%. %(%d+ bytes more%)'$", err)
     assert.is_true(#err < 300)
   end)
 

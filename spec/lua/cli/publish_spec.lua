@@ -68,6 +68,12 @@ describe("weir publish", function()
     assert.equal("7 1 2 3", (received(path):gsub("\t[^\n]*\n", " "):gsub(" $", "")))
   end)
 
+  it("says that there is nothing to publish", function()
+    local path = application(1)
+    local status, _, err = weir("publish", path, "orders", "-")
+    assert.same({ 1, "weir: there is nothing on the standard input to publish\n" }, { status, err })
+  end)
+
   it("says which line is wrong, and how many were published before it", function()
     local path = with_group(application(1))
     local status, out = shell.run("printf '1\\n{\\n' | lua5.4 lua/bin/weir publish " .. shell.quote(path)
@@ -83,7 +89,7 @@ describe("weir publish", function()
       { 1, "lives within one process.*memory:///DIR", "memory:", "orders", "1" },
       { 1, "did you mean 'memory:'", "memroy:", "orders", "1" },
       { 1, "no broker 'nats'; it has: memory", path, "orders", "1", "--broker", "nats" },
-      { 1, "an address names its broker itself", "memory:///tmp", "orders", "1", "--broker", "nats" },
+      { 2, "an address names its broker itself", "memory:///tmp", "orders", "1", "--broker", "nats" },
       { 1, "cannot open", "/nowhere/app.lua", "orders", "1" },
       { 1, "refused", "nats://127.0.0.1:1", "orders", "1" },
       { 2, "the broker is missing" },

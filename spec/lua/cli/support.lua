@@ -1,31 +1,12 @@
 --- What the specs of commands share.
 local cjson = require("cjson")
 local programs = require("spec.programs")
+local scope = require("spec.lua.scope")
 local shell = require("spec.house.shell")
 
 local M = {}
 
-local undo = {}
-
---- Has `fn` called after the test.
-function M.finally(fn)
-  table.insert(undo, 1, fn)
-end
-
---- For after_each.
-function M.clean()
-  for _, fn in ipairs(undo) do
-    fn()
-  end
-  undo = {}
-end
-
---- A directory of this test alone.
-function M.directory()
-  local path, remove = shell.scratch()
-  M.finally(remove)
-  return path
-end
+M.clean, M.finally, M.directory = scope.close, scope.finally, scope.directory
 
 --- A file with this text, in a directory of its own.
 function M.file_of(text, name)
@@ -41,11 +22,7 @@ end
 
 --- `weir` with these words, started.
 function M.start(...)
-  local program = programs.start({ "lua5.4", "lua/bin/weir", ... })
-  M.finally(function()
-    program:discard()
-  end)
-  return program
+  return scope.start({ "lua5.4", "lua/bin/weir", ... })
 end
 
 --- Waits until the errors of a program match; returns the capture.

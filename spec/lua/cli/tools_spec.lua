@@ -101,27 +101,6 @@ describe("weir bench", function()
 end)
 
 describe("the command line", function()
-  it("ends quietly when nobody reads what it prints", function()
-    for _, line in ipairs({ "help --man", "help", "completion zsh", "bench --seconds 0.02", "conformance --list" }) do
-      local out = shell.check(("{ lua5.4 lua/bin/weir %s 2>&3 | head -c 1 >/dev/null; } 3>&1"):format(line))
-      assert.equal("", out)
-    end
-  end)
-
-  it("writes no colours with NO_COLOR or TERM=dumb, to a terminal", function()
-    if shell.run("script -qec true /dev/null") ~= 0 then
-      return pending("there is no pseudo-terminal, or no script to make one")
-    end
-    local line = "TERM=%s %s script -qec 'lua5.4 lua/bin/weir help run; lua5.4 lua/bin/weir runn' /dev/null"
-    local out = select(2, shell.run(line:format("xterm", "")))
-    assert.matches("\27%[1mUsage:", out)
-    assert.matches("\27%[1;31mweir:", out)
-    for _, setting in ipairs({ { "xterm", "NO_COLOR=1" }, { "dumb", "" } }) do
-      out = select(2, shell.run(line:format(table.unpack(setting))))
-      assert.not_matches("\27", out)
-    end
-  end)
-
   it("says which module is missing when argparse is", function()
     local out = select(2, shell.run("lua5.4 -e 'package.preload.argparse = function() error(\"none\") end'"
       .. " lua/bin/weir check app.lua"))

@@ -1,4 +1,5 @@
 local luv = require("luv")
+local scope = require("spec.lua.scope")
 local shell = require("spec.house.shell")
 local support = require("spec.lua.cli.support")
 local weir_lib = require("weir")
@@ -45,11 +46,7 @@ end
 
 -- `weir` with these words, in such a hurry.
 local function start_hurried(times, ...)
-  local program = require("spec.programs").start({ "lua5.4", "-e", hurried(times), "lua/bin/weir", ... })
-  support.finally(function()
-    program:discard()
-  end)
-  return program
+  return scope.start({ "lua5.4", "-e", hurried(times), "lua/bin/weir", ... })
 end
 
 local function is_alive(pid)
@@ -149,11 +146,8 @@ describe("weir run --workers", function()
       program:kill("sighup")
       local status, out = program:wait()
       assert.same({ 129, 1 }, { status, count(out, "down") })
-      program = require("spec.programs").start({ "nohup", "lua5.4", "lua/bin/weir", "run",
-        file_of(APP .. "return app"), table.unpack(words) })
-      support.finally(function()
-        program:discard()
-      end)
+      local path = file_of(APP .. "return app")
+      program = scope.start({ "nohup", "lua5.4", "lua/bin/weir", "run", path, table.unpack(words) })
       await_count(program, "up", 1)
       program:kill("sighup")
       program:kill("sigterm")

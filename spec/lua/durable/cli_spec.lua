@@ -363,7 +363,7 @@ describe("weir durable at the reference server", function()
       return pending("there is no pseudo-terminal, or no script to make one")
     end
     assert.equal(0, status)
-    assert.matches("\r\27%[K3 B, .*/s, up to date\r\27%[K", out)
+    assert.matches("\r\27%[K\27%[%?7l3 B, .*/s, up to date\27%[%?7h\r\27%[K", out)
     assert.same({ 0, "abc", "" }, { command("read", url) })
   end)
 end)

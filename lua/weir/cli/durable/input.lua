@@ -80,9 +80,10 @@ end
 
 --- All of it.
 -- @tparam integer limit bytes
+-- @tparam string advice what else can be done with more than that
 -- @treturn ?string
 -- @return error: "too_large", ...
-function Input:all(limit)
+function Input:all(limit, advice)
   local parts, bytes = {}, 0
   while true do
     local piece, err = self:next()
@@ -93,8 +94,7 @@ function Input:all(limit)
     end
     bytes = bytes + #piece
     if bytes > limit then
-      return nil, errors.new("too_large", ("the standard input has more than %d bytes; append it in parts, "
-        .. "or by lines with --lines"):format(limit))
+      return nil, errors.new("too_large", ("the standard input has more than %d bytes; %s"):format(limit, advice))
     end
     parts[#parts + 1] = piece
   end
@@ -154,10 +154,11 @@ function Input:lines(limit, pause, idle)
   end
 end
 
---- Closes it.
+--- Closes it; to be called where waiting is possible.
 function Input:close()
   if self.stream and not self.stream:is_closing() then
     self.stream:close()
+    runtime.pause() -- libuv must see the closing: luv cannot end a Lua state with handles that close
   end
 end
 

@@ -38,7 +38,7 @@ end
 -- @tparam[opt] boolean lines JSON items one per line
 -- @treturn table `bytes` and `items` are counted
 function M.new(file, lines)
-  if io.type(file) == "file" then
+  if file.setvbuf then
     file:setvbuf("full", 65536)
   end
   return setmetatable({ file = file, lines = lines, bytes = 0, items = 0 }, Output)

@@ -42,7 +42,7 @@ function Progress:show(bytes, items, state, now)
   local parts = { M.size(bytes), items > 0 and ("%d items"):format(items) or nil }
   parts[#parts + 1] = M.size(bytes / elapsed // 1) .. "/s"
   parts[#parts + 1] = state
-  self.file:write("\r\27[K", table.concat(parts, ", "))
+  self.file:write("\r\27[K\27[?7l", table.concat(parts, ", "), "\27[?7h") -- cut off where the terminal is narrow
   self.file:flush()
 end
 
