@@ -10,13 +10,6 @@ local M = {}
 local Program = {}
 Program.__index = Program
 
-local function contents(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("a")
-  file:close()
-  return text
-end
-
 --- Starts a program with nothing on its standard input.
 -- @tparam table words the program and its arguments
 -- @tparam[opt] table env names to values, beside those of this process
@@ -42,11 +35,11 @@ end
 
 --- What it has written so far.
 function Program:out()
-  return contents(self.base .. ".out")
+  return shell.read(self.base .. ".out")
 end
 
 function Program:err()
-  return contents(self.base .. ".err")
+  return shell.read(self.base .. ".err")
 end
 
 function Program:kill(signal)

@@ -2,6 +2,7 @@
 local clean_environment = require("spec.environment")
 local luv = require("luv")
 local runtime = require("weir.runtime")
+local shell = require("spec.house.shell")
 local tasks = require("weir.task")
 
 local M = {}
@@ -87,27 +88,19 @@ local function launch(self)
   end, "it did not answer")
 end
 
-local function write(path, text)
-  local file = assert(io.open(path, "wb"))
-  file:write(text)
-  file:close()
-end
-
 --- Starts a server with JetStream.
 -- @tparam[opt] table opts `config`: text for its file of settings; `scheme`: "tls"; `jetstream = false`
 -- @treturn table `url`, `port`, `dir`; `kill(signal)`, `start()`, `stop()`
 function M.start(opts)
   opts = opts or {}
   local self = setmetatable({ port = free_port() }, Server)
-  local file = assert(io.popen("mktemp -d"))
-  self.dir = file:read("l")
-  file:close()
+  self.dir, self.remove = shell.scratch()
   self.url = ("%s://127.0.0.1:%d"):format(opts.scheme or "nats", self.port)
   local text = "debug: true\n" .. (opts.config or "")
   if opts.jetstream ~= false then
     text = text .. ("\njetstream { store_dir: %q, max_mem: 256M, max_file: 1G }\n"):format(self.dir .. "/store")
   end
-  write(self.dir .. "/server.conf", text)
+  shell.write(self.dir .. "/server.conf", text)
   launch(self)
   return self
 end
@@ -137,7 +130,7 @@ function Server:stop()
   if self.running then
     self:kill()
   end
-  os.execute("rm -rf '" .. self.dir .. "'")
+  self.remove()
 end
 
 --- How many clients are connected; nil when there are none.
@@ -149,10 +142,7 @@ end
 
 --- What it wrote.
 function Server:log()
-  local file = assert(io.open(self.dir .. "/log"))
-  local text = file:read("a")
-  file:close()
-  return text
+  return assert(shell.read(self.dir .. "/log"))
 end
 
 return M

@@ -3,6 +3,7 @@
 local json = require("cjson")
 local clean_environment = require("spec.environment")
 local luv = require("luv")
+local shell = require("spec.house.shell")
 local support = require("spec.lua.support")
 
 local peers = {}
@@ -16,17 +17,8 @@ function peers.missing(...)
   end
 end
 
-local function write_file(path, text)
-  local file = assert(io.open(path, "wb"))
-  file:write(text)
-  file:close()
-end
-
 function peers.read_file(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("a")
-  file:close()
-  return text
+  return assert(shell.read(path), path)
 end
 
 --- A new directory; `peers.remove(dir)` removes it and all in it.
@@ -66,7 +58,7 @@ end
 function peers.certificate(authority, name, opts)
   opts = opts or {}
   local path = authority:match("^.*/") .. name
-  write_file(path .. ".ext", "subjectAltName=" .. (opts.names or "DNS:localhost,IP:127.0.0.1") .. "\n")
+  shell.write(path .. ".ext", "subjectAltName=" .. (opts.names or "DNS:localhost,IP:127.0.0.1") .. "\n")
   openssl(REQUEST, path, path, name)
   openssl(SIGN, path, authority, authority, opts.days or 2, path, path)
   return path
@@ -158,7 +150,7 @@ end
 -- @treturn table with `stop()`, `signal(name)`
 function peers.nginx(dir, http, port)
   local conf = dir .. "/nginx.conf"
-  write_file(conf, ([[
+  shell.write(conf, ([[
     daemon off;
     %s
     pid %s/nginx.pid;
@@ -188,7 +180,7 @@ end
 function peers.tinyproxy(dir, lines)
   local port = peers.free_port()
   local conf, log = ("%s/tinyproxy-%d.conf"):format(dir, port), ("%s/tinyproxy-%d.log"):format(dir, port)
-  write_file(conf, ("Port %d\nListen 127.0.0.1\nTimeout 60\nLogFile \"%s\"\nLogLevel Info\n%s\n"):format(port, log,
+  shell.write(conf, ("Port %d\nListen 127.0.0.1\nTimeout 60\nLogFile \"%s\"\nLogLevel Info\n%s\n"):format(port, log,
     lines or ""))
   local self = peers.start("tinyproxy", { "-d", "-c", conf })
   self.log, self.port, self.url = log, port, "http://127.0.0.1:" .. port

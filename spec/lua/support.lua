@@ -2,7 +2,9 @@
 local support = {}
 
 local errors = require("weir.errors")
+local programs = require("spec.programs")
 local runtime = require("weir.runtime")
+local shell = require("spec.house.shell")
 local tasks = require("weir.task")
 
 --- Waits until check() returns something true, and returns that. Fails after `seconds` (5).
@@ -34,25 +36,14 @@ function support.in_task(fn)
   end
 end
 
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("a")
-  file:close()
-  os.remove(path)
-  return text
-end
-
 --- Runs a program text in an interpreter of its own, with the paths and sanitizers of this one.
 -- @return table `status`, `out`, `err`
 function support.program(text)
-  local base = os.tmpname()
-  local file = assert(io.open(base, "wb"))
-  file:write(text)
-  file:close()
-  local command = ("timeout -k 5 60 lua5.4 %s >%s.out 2>%s.err </dev/null"):format(base, base, base)
-  local _, _, status = os.execute(command)
-  os.remove(base)
-  return { status = status, out = read(base .. ".out"), err = read(base .. ".err") }
+  local path = os.tmpname()
+  shell.write(path, text)
+  local status, out, err = programs.run({ "lua5.4", path })
+  os.remove(path)
+  return { status = status, out = out, err = err }
 end
 
 --- Closes a luv handle and lets the loop finish with it (luv's own end of a state cannot).
@@ -76,7 +67,8 @@ function support.silence(fn, ...)
   local ok, err = pcall(fn, ...)
   rawset(io, "stderr", real)
   file:close()
-  local text = read(path)
+  local text = shell.read(path)
+  os.remove(path)
   if not ok then
     error(err, 0)
   end

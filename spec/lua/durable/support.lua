@@ -1,7 +1,9 @@
 --- The reference server, and a server of scripted answers, for the specs of the durable-stream client.
+local busted = require("busted") -- whose globals are those of spec files alone
 local clean_environment = require("spec.environment")
 local durable = require("weir.durable")
 local luv = require("luv")
+local peers = require("spec.lua.peers")
 local runtime = require("weir.runtime")
 local support = require("spec.lua.support")
 local tasks = require("weir.task")
@@ -81,14 +83,21 @@ function Server:stop(signal)
   runtime.pause() -- luv's own end of a state cannot finish with them
 end
 
+--- Whether the reference server and these programs are installed; else the block of specs is pending, and should end.
+function M.installed(...)
+  local missing = not M.available() and "the reference server" or peers.missing(...)
+  if missing then
+    busted.pending(missing .. " is not installed: spec/setup test")
+  end
+  return not missing
+end
+
 --- Gives a block of specs a client of the reference server, and that server.
 -- @tparam function set called with both before the first of them
 -- @tparam[opt] table opts of the server
 -- @treturn boolean whether it is installed; else the block is pending and should end
 function M.reference(set, opts)
-  local busted = require("busted") -- whose globals are those of spec files alone
-  if not M.available() then
-    busted.pending("the reference server is not installed: spec/setup test")
+  if not M.installed() then
     return false
   end
   local server, client

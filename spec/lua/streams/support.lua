@@ -5,6 +5,7 @@ for key, value in pairs(require("spec.lua.support")) do
 end
 
 local luv = require("luv")
+local shell = require("spec.house.shell")
 local weir = require("weir")
 local tasks = require("weir.task")
 
@@ -182,9 +183,7 @@ end
 --- Runs a program text in a process of its own.
 function support.child(text, ...)
   local path = os.tmpname()
-  local file = assert(io.open(path, "wb"))
-  file:write(text)
-  file:close()
+  shell.write(path, text)
   local child = support.interpreter({ path, ... })
   child.path = path
   return child
