@@ -65,7 +65,7 @@ local function ask_for_lag(self)
   tasks.spawn(function()
     local ok, lag = pcall(self.subscription.lag, self.subscription, PATIENCE)
     self.asking = false
-    if ok and lag then
+    if ok and lag and self.unhook then
       self.lag_gauge:set((lag.pending or 0) + (lag.unsettled or 0))
     end
   end)
@@ -159,12 +159,14 @@ function measure.new(registry, labels, in_flight, subscription)
   return self
 end
 
---- Gives the registry the last of it.
+--- Gives the registry the last of it. Nothing waits for a subscription that is closed.
 function Counts:close()
   if self.unhook then
     self.unhook()
     self.unhook = nil
     flush(self)
+    self.depth_gauge:set(0)
+    self.lag_gauge:set(0)
   end
 end
 

@@ -43,7 +43,10 @@ Server.__index = Server
 -- --- what is answered without the handler ---------------------------------------------------------
 
 local function is_local_name(name)
-  return name == "localhost" or name:find("%.localhost$") or name:find("^%d+%.%d+%.%d+%.%d+$") or name:find("^%[.*%]$")
+  return name == "localhost"
+    or name:find("%.localhost$")
+    or name:find("^%d+%.%d+%.%d+%.%d+$")
+    or name:find("^%[[%x:.]+%]$")
 end
 
 -- A page elsewhere can make a browser ask this machine under a name that it has pointed here: such a name is refused

@@ -19,6 +19,7 @@ local MAX_METHOD, MAX_TARGET, MAX_CHUNK_LINE = 32, 8192, 256
 local MAX_FIELDS, MAX_EMPTY = 100, 4
 
 local TOKEN = "[%w!#$%%&'*+%-.^_`|~]+"
+local NO_REQUEST = "^[^%w!#$%%&'*+%-.^_`|~\r]" -- where one would begin
 local REQUEST_LINE = "^(" .. TOKEN .. ") ([!-~]+) HTTP/(%d)%.(%d)$"
 local FIELD = "^(" .. TOKEN .. "):[ \t]*(.-)[ \t]*$"
 local CHUNK_LINE = "^(%x+)[ \t]*$"
@@ -239,6 +240,9 @@ local function next_head(self)
     if self.empty > MAX_EMPTY then
       return refuse(400, "empty lines are no request")
     end
+  end
+  if self.buffer:find(NO_REQUEST, self.at) then
+    return refuse(400, "this is no HTTP") -- TLS, perhaps, whose client waits for an answer to what has no lines
   end
   local from = math.max(self.seen, self.at)
   local last = self.buffer:find("\r\n\r\n", from, true)

@@ -32,33 +32,22 @@ local function make_families(registry)
   return families
 end
 
--- Notes the handles that there are: those that are closed have last numbers to give.
+-- Notes the handles that there are, and returns them as a set: those that are closed have last numbers to give.
 local function discover(self)
+  local there = {}
+  local function note(handle, side)
+    there[handle] = true
+    self.seen[handle] = self.seen[handle] or { side = side, given = {} }
+  end
   for _, producer in pairs(self.network.producers) do
-    self.seen[producer] = self.seen[producer] or { side = "producer", given = {} }
+    note(producer, "producer")
   end
   for _, list in pairs(self.network.consumers) do
     for consumer in pairs(list) do
-      self.seen[consumer] = self.seen[consumer] or { side = "consumer", given = {} }
+      note(consumer, "consumer")
     end
   end
-end
-
-local function is_there(self, handle, side)
-  if side == "producer" then
-    for _, producer in pairs(self.network.producers) do
-      if producer == handle then
-        return true
-      end
-    end
-    return false
-  end
-  for _, list in pairs(self.network.consumers) do
-    if list[handle] then
-      return true
-    end
-  end
-  return false
+  return there
 end
 
 local function add(sums, handle, side, stats)
@@ -73,8 +62,7 @@ local function add(sums, handle, side, stats)
 end
 
 local function collect(self)
-  discover(self)
-  local sums = {}
+  local there, sums = discover(self), {}
   for handle, note in pairs(self.seen) do
     local ok, stats = pcall(handle.stats, handle)
     for field, family in pairs(ok and self.families.counters or {}) do
@@ -84,7 +72,7 @@ local function collect(self)
         note.given[field] = value
       end
     end
-    if ok and is_there(self, handle, note.side) then
+    if ok and there[handle] then
       add(sums, handle, note.side, stats)
     else
       self.seen[handle] = nil

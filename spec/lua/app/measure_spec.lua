@@ -119,6 +119,25 @@ describe("the depth of a queue and the lag", function()
         until_gauge(app, "weir_consumer_lag", 0)
       end)
     end)
+
+    it("are nothing any more when the subscription is closed", function()
+      with(nats.start, function(server)
+        local app = weir.app("test", "1", { log = { level = "off" } })
+        local broker = app:broker(require("weir.broker.nats").new({ url = server.url, jetstream = true }))
+        support.start(app)
+        local target = { name = "in", durable = "d", stream = "IN", create = true, max_ack_pending = 2 }
+        local registration = assert(app:subscriber(target, function()
+          weir.sleep(60)
+        end))
+        for i = 1, 5 do
+          support.publish(broker, "in", { n = i })
+        end
+        until_gauge(app, "weir_consumer_lag", 5)
+        registration:close(0.1)
+        assert.equal(0, gauge(app, "weir_consumer_lag"))
+        assert.equal(0, gauge(app, "weir_queue_depth"))
+      end)
+    end)
   end
 end)
 

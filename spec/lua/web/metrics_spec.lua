@@ -1,6 +1,7 @@
 local durable = require("spec.lua.durable.support")
 local http = require("weir.http")
 local json = require("cjson")
+local metrics = require("weir.metrics")
 local runtime = require("weir.runtime")
 local weir = require("weir")
 local support = require("spec.lua.app.support")
@@ -271,6 +272,24 @@ describe("the metrics of an application", function()
         assert.equal(1, value("weir_messages_consumed_total", far))
         assert.equal(1, value("weir_messages_in_flight", far))
         assert.equal(1, value("weir_broker_up", '{app="test",broker="kept"}'))
+      end
+    end)
+  end)
+
+  it("are in one registry with those of another application, and told apart", function()
+    weir.run(function()
+      local registry = metrics.registry()
+      local endpoints = {}
+      for _, title in ipairs({ "one", "two" }) do
+        local app = weir.app(title, "1", { metrics = registry, log = { level = "off" } })
+        app:broker("memory:")
+        endpoints[#endpoints + 1] = app:http({ listen = "tcp://127.0.0.1:0" })
+        support.start(app)
+      end
+      local _, text = get(endpoints[1].url .. "/metrics")
+      for _, title in ipairs({ "one", "two" }) do
+        assert.truthy(text:find(('\nweir_app_info{app="%s",version="1"} 1\n'):format(title), 1, true))
+        assert.truthy(text:find(('\nweir_broker_up{app="%s",broker="memory"} 1\n'):format(title), 1, true))
       end
     end)
   end)

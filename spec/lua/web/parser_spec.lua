@@ -142,6 +142,17 @@ describe("weir.http.parser", function()
     end
   end)
 
+  it("does not wait for the end of a line of what is no HTTP", function()
+    refused(400, "\22\3\1\2\0\1\0\1\252\3\3")
+    refused(400, "\0")
+    refused(400, "\r\n\22\3\1")
+    refused(400, (" "):rep(20000))
+    local _, status, self = parse("\r")
+    assert.is_nil(status)
+    self:feed("\n" .. get(""))
+    assert.equal("/", self:next().path)
+  end)
+
   it("says what it does not understand", function()
     refused(501, post("Transfer-Encoding: gzip, chunked\r\n", ""))
     refused(501, ("X"):rep(40) .. " / HTTP/1.1\r\nHost: a\r\n\r\n")

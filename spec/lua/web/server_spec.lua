@@ -410,8 +410,10 @@ describe("weir.http", function()
       return status_of(talk(server, ("GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n"):format(host)))
     end
     assert.equal(421, asked("evil.example"))
-    assert.equal(421, asked("evil.example:80"))
-    for _, host in ipairs({ "localhost:9090", "127.0.0.1", "[::1]:80", "metrics.example" }) do
+    for _, host in ipairs({ "evil.example:80", "127.0.0.1.evil.example", "[evil.example]", "", "localhost, evil" }) do
+      assert.equal(421, asked(host), host)
+    end
+    for _, host in ipairs({ "localhost:9090", "127.0.0.1", "[::1]:80", "metrics.example", "app.localhost" }) do
       assert.equal(200, asked(host), host)
     end
   end))
