@@ -83,51 +83,69 @@ function typeOf(schema) {
   return "anything";
 }
 
-function schemaRow(label, given, required, depth) {
+// `seen` are the schemas that this one is in, and how many rows there may be still.
+function schemaRow(label, given, required, seen) {
   const schema = resolve(given);
   const row = element("li");
   if (label) add(row, element("code", label), element("span", required ? " " : "? ", "soft"));
   if (typeof schema !== "object" || !schema) return add(row, element("span", String(schema), "soft"));
-  add(row, element("span", [schema.title, typeOf(schema), limits(schema)].filter(Boolean).join(" · "), "soft"));
+  const again = seen.open.has(schema);
+  const words = [schema.title, typeOf(schema), limits(schema), again && "as above"];
+  add(row, element("span", words.filter(Boolean).join(" · "), "soft"));
+  if (again) return row;
   if (schema.description) add(row, element("div", schema.description, "description"));
-  if (depth < 6) add(row, schemaParts(schema, depth + 1));
+  seen.open.add(schema);
+  add(row, schemaParts(schema, seen));
+  seen.open.delete(schema);
   return row;
 }
 
-function schemaParts(schema, depth) {
+function schemaParts(schema, seen) {
   const list = element("ul", null, "schema");
+  const part = (label, value, needed) => {
+    if (--seen.left > 0) list.append(schemaRow(label, value, needed, seen));
+    else if (seen.left === 0) list.append(element("li", "and more: see the document", "soft"));
+  };
   const required = new Set(schema.required || []);
-  for (const [key, value] of Object.entries(schema.properties || {}))
-    list.append(schemaRow(key, value, required.has(key), depth));
+  for (const [key, value] of Object.entries(schema.properties || {})) part(key, value, required.has(key));
   for (const [i, value] of [].concat(schema.items === undefined ? [] : schema.items).entries())
-    list.append(schemaRow(Array.isArray(schema.items) ? "[" + i + "]" : "[]", value, true, depth));
-  for (const key of ["allOf", "anyOf", "oneOf"])
-    for (const value of schema[key] || []) list.append(schemaRow("", value, true, depth));
+    part(Array.isArray(schema.items) ? "[" + i + "]" : "[]", value, true);
+  for (const key of ["allOf", "anyOf", "oneOf"]) for (const value of schema[key] || []) part("", value, true);
   return list.children.length ? list : null;
 }
 
-// A value that fits the schema, as far as a form can guess one.
-function sample(given, depth = 0) {
+const schemaView = (label, schema) => schemaRow(label, schema, true, { open: new Set(), left: 1000 });
+
+// A value that fits the schema, as far as a form can guess one; `left` bounds what there is in it.
+function sample(given, depth = 0, left = { count: 500 }) {
   const schema = resolve(given);
-  if (!schema || typeof schema !== "object" || depth > 6) return null;
+  if (!schema || typeof schema !== "object" || depth > 6 || --left.count < 0) return null;
   if (Array.isArray(schema.examples) && schema.examples.length) return schema.examples[0];
   for (const key of ["const", "default"]) if (schema[key] !== undefined) return schema[key];
   if (Array.isArray(schema.enum)) return schema.enum[0];
   const parts = schema.allOf || (schema.anyOf || schema.oneOf || []).slice(0, 1);
   const type = [].concat(schema.type || (schema.properties ? "object" : []))[0];
-  if (!type && parts.length) return parts.map((each) => sample(each, depth + 1)).pop();
+  if (!type && parts.length) return parts.map((each) => sample(each, depth + 1, left)).pop();
   if (type === "object") {
     const value = {};
-    for (const part of schema.allOf || []) Object.assign(value, sample(part, depth + 1));
+    for (const part of schema.allOf || []) Object.assign(value, sample(part, depth + 1, left));
     for (const [key, each] of Object.entries(schema.properties || {}))
-      if ((schema.required || []).includes(key) || depth < 1) value[key] = sample(each, depth + 1);
+      if ((schema.required || []).includes(key) || depth < 1) value[key] = sample(each, depth + 1, left);
     return value;
   }
-  if (type === "array") return schema.minItems ? [sample([].concat(schema.items)[0], depth + 1)] : [];
+  if (type === "array") return schema.minItems ? [sample([].concat(schema.items)[0], depth + 1, left)] : [];
   if (type === "integer" || type === "number") return schema.minimum ?? (schema.exclusiveMinimum ?? -1) + 1;
   if (type === "string" && schema.format === "date-time") return new Date(0).toISOString();
   if (type === "string") return "x".repeat(Math.min(schema.minLength || 4, 1000));
   return type === "boolean" ? true : null;
+}
+
+// The schemas of the headers that are not in every message.
+function ownHeaders(message) {
+  const headers = message.headers;
+  if (!headers || headers.$ref) return [];
+  const parts = (headers.allOf || []).slice(1);
+  return Object.keys(headers.properties || {}).length ? [...parts, { ...headers, allOf: undefined }] : parts;
 }
 
 function messageView(reference) {
@@ -137,10 +155,9 @@ function messageView(reference) {
   if (message.contentType) add(view, element("div", message.contentType, "soft"));
   if (message.description) add(view, element("div", message.description, "description"));
   const list = element("ul", null, "schema");
-  if (message.payload !== undefined) list.append(schemaRow("payload", message.payload, true, 0));
+  if (message.payload !== undefined) list.append(schemaView("payload", message.payload));
   else list.append(add(element("li"), element("span", "no schema", "soft")));
-  const headers = resolve(message.headers);
-  if (headers && headers.properties && headers.required) list.append(schemaRow("headers", headers, true, 0));
+  for (const headers of ownHeaders(message)) list.append(schemaView("headers", headers));
   return add(view, list);
 }
 
@@ -177,7 +194,7 @@ function tryIt(operation, channel, key) {
     const values = {};
     for (const [name, each] of Object.entries(parameters)) values[name] = each.field.value;
     send(result, button, headers.field.value, {
-      channel: keyOf(operation.channel), parameters: values, payload: text.value,
+      operation: key, parameters: values, payload: text.value,
     });
   });
   return form;
@@ -185,8 +202,10 @@ function tryIt(operation, channel, key) {
 
 function sampleHeaders(message) {
   const values = {};
-  const headers = resolve(message.headers) || {};
-  for (const name of headers.required || []) values[name] = (headers.properties[name] || {}).const || "";
+  for (const part of ownHeaders(message)) {
+    const headers = resolve(part) || {}, properties = headers.properties || {};
+    for (const name of headers.required || []) values[name] = String(sample(properties[name]) ?? "");
+  }
   return values;
 }
 
@@ -224,9 +243,16 @@ function operationView([key, operation]) {
   const channel = resolve(operation.channel) || {};
   const view = element("details", null, "operation");
   view.id = "operation-" + key;
-  const address = channel["x-weir-pattern"] || channel.address || "where the message says";
+  const open = operation.action === "send" ? "anywhere" : "where the message says";
+  const address = channel["x-weir-pattern"] || channel.address || open;
   add(view, add(element("summary"), element("span", operation.action, "action"), element("code", address),
     element("span", " " + (operation.title || operation.summary || ""), "soft")));
+  // What is inside is made when it is opened: there may be thousands of operations.
+  view.addEventListener("toggle", () => add(view, operationBody(key, operation, channel)), { once: true });
+  return view;
+}
+
+function operationBody(key, operation, channel) {
   const body = element("div", null, "body");
   add(body, element("code", key, "soft"));
   if (operation.summary) add(body, element("p", operation.summary));
@@ -248,7 +274,7 @@ function operationView([key, operation]) {
     for (const each of operation.reply.messages || []) add(body, messageView(each));
   }
   if (operation.action === "receive") add(body, tryIt(operation, channel, key));
-  return add(view, body);
+  return body;
 }
 
 function serverView([key, server]) {

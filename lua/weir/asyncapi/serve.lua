@@ -4,7 +4,7 @@
 --
 -- - `GET /`: the page; one file, nothing from elsewhere
 -- - `GET /asyncapi`: the document
--- - `POST /publish`: sends a message to a channel that the application receives from
+-- - `POST /publish`: sends a message to where an operation of the application receives from
 --
 -- Brokers are connected when the first message is sent to them. A message to the memory broker reaches handlers of this
 -- process alone, so with `run` the application runs here, too.
@@ -19,6 +19,7 @@ local id = require("weir.id")
 local name = require("weir.asyncapi.name")
 local pointer = require("weir.asyncapi.pointer")
 local signals = require("weir.app.signals")
+local urls = require("weir.runtime.url")
 
 local M = {}
 
@@ -32,24 +33,21 @@ Service.__index = Service
 
 -- --- what can be sent ------------------------------------------------------------------------------
 
--- The channels that the application receives from: by id, with broker, operation and content type.
-local function received_channels(app, document)
+-- The operations that receive: by id, with channel, broker and content type.
+local function receiving(app, document)
   local labels, result = {}, {}
   for _, each in ipairs(app.brokers) do
     labels[name.id(each.label)] = each
   end
-  for _, operation in pairs(document.operations) do
+  for key, operation in pairs(document.operations) do
     if operation.action == "receive" then
       local channel = pointer.resolve(document, operation.channel)
       local message = pointer.resolve(document, operation.messages[1])
-      local server = channel.servers and pointer.key(channel.servers[1]["$ref"])
-      local key = pointer.key(operation.channel["$ref"])
-      local known = result[key]
       result[key] = {
         channel = channel,
-        broker = labels[server],
+        broker = labels[pointer.key(channel.servers[1]["$ref"])],
         content_type = message.contentType,
-        replies = operation.reply ~= nil and operation.reply.address ~= nil or known ~= nil and known.replies,
+        replies = operation.reply ~= nil and operation.reply.address ~= nil,
       }
     end
   end
@@ -60,19 +58,35 @@ local function bad(message, ...)
   return nil, errors.new("invalid", message:format(...), { status = 400 })
 end
 
+-- Why a value is none for a parameter of an address; nil where it is one.
+local function wrong_parameter(key, value)
+  if type(value) ~= "string" or value == "" then
+    return "is missing"
+  elseif value:find("[%s%c*>]") then
+    return "must have no spaces and no wildcards"
+  elseif key:find("^token") and value:find(".", 1, true) then
+    return "is one token, without dots"
+  elseif ("." .. value .. "."):find("..", 1, true) then
+    return "must have no empty tokens"
+  end
+end
+
 -- The destination that the parameters make of an address.
 local function destination_of(channel, given)
-  local missing
+  local wrong
   local address = channel.address:gsub("{([^{}]*)}", function(key)
     local parameter = (channel.parameters or {})[key]
-    local value = parameter and (parameter.enum and parameter.enum[1] or given[key])
-    if parameter and (type(value) ~= "string" or value == "") then
-      missing = missing or key
+    if not parameter then
+      return nil
+    elseif parameter.enum then
+      return parameter.enum[1]
     end
-    return parameter and value or nil
+    local why = wrong_parameter(key, given[key])
+    wrong = wrong or (why and ("the parameter '%s' of the address %s"):format(key, why))
+    return why and "" or given[key]
   end)
-  if missing then
-    return bad("the parameter '%s' of the address is missing", missing)
+  if wrong then
+    return bad("%s", wrong)
   elseif #address > LONGEST_NAME then
     return bad("the address is too long")
   end
@@ -99,7 +113,10 @@ end
 
 local function headers_of(given, content_type)
   local headers = {}
-  for key, value in pairs(given or {}) do
+  for key, value in pairs(given) do
+    if type(value) == "number" or type(value) == "boolean" then
+      value = tostring(value):gsub("^(%-?%d+)%.0$", "%1")
+    end
     if type(value) ~= "string" or type(key) ~= "string" or key:find("[^%w!#$%%&'*+.^_`|~-]") or value:find("%c") then
       return bad("the header '%s' is none", tostring(key):sub(1, 100))
     end
@@ -165,9 +182,9 @@ function Service:publish(request)
   if type(asked) ~= "table" then
     return bad("the body is no JSON object")
   end
-  local known = self.channels[asked.channel]
-  if not known or not known.broker then
-    return bad("the application receives from no such channel")
+  local known = self.operations[asked.operation]
+  if not known then
+    return bad("the application has no such operation that receives")
   end
   local parameters, headers = asked.parameters, asked.headers
   local destination, err = destination_of(known.channel, type(parameters) == "table" and parameters or {})
@@ -226,11 +243,19 @@ end
 
 -- --- running ---------------------------------------------------------------------------------------
 
+-- "http://127.0.0.1:8000" as runtimes have it; the scheme, and the host of this machine, may be left out.
 local function address_of(listen)
-  return (listen or "http://127.0.0.1:8000"):gsub("^http://", "tcp://"):gsub("/$", "")
+  local address = (listen or "http://127.0.0.1:8000"):gsub("^http://", "tcp://"):gsub("/$", "")
+  if address:find("^:?%d+$") then
+    return "tcp://127.0.0.1:" .. address:gsub("^:", "")
+  elseif address:find("^[%w.-]+:%d+$") or address:find("^%[[%x:]+%]:%d+$") then
+    return "tcp://" .. address
+  end
+  return address
 end
 
 local function explain(err, listen)
+  listen = listen or address_of():gsub("^tcp:", "http:")
   if errors.is(err, "insecure") then
     local message = "%s can be reached by others, who could send messages; listen on 127.0.0.1"
     return errors.with(err, { message = message:format(listen) })
@@ -245,7 +270,7 @@ local function run_page(self, options)
   local address = address_of(options.listen)
   local server, err = http.listen(address, http.routes(routes_of(self)))
   if not server then
-    return nil, explain(err, address)
+    return nil, explain(err, options.listen)
   end
   local ended = channels(1)
   local unwatch = signals.watch(function(number)
@@ -270,7 +295,7 @@ local function run_app(self, app, options)
   end)
   local ok, signal = app:run()
   if not ok then
-    return nil, explain(signal, address_of(options.listen))
+    return nil, explain(signal, options.listen)
   end
   return signal and 128 + signal or 0
 end
@@ -282,6 +307,11 @@ end
 -- @treturn ?number the status to exit with: 128 and the number of the signal
 -- @return or an error: "in_use", "insecure", "bad_url", or why the application could not run
 function M.run(app, options)
+  local wrong = select(2, urls.parse(address_of(options.listen)))
+  if wrong then
+    local message = "'%s' is no address to listen on; give one such as http://127.0.0.1:8000"
+    return nil, errors.with(wrong, { message = message:format(options.listen) })
+  end
   local document, err = asyncapi.document(app)
   local text
   if document then
@@ -290,7 +320,7 @@ function M.run(app, options)
   if not text then
     return nil, err
   end
-  local self = setmetatable({ text = text, channels = received_channels(app, document), publishers = {} }, Service)
+  local self = setmetatable({ text = text, operations = receiving(app, document), publishers = {} }, Service)
   if options.run then
     return run_app(self, app, options)
   end

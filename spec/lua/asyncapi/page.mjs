@@ -1,4 +1,4 @@
-// Opens the page of a document in headless Chromium, sends a message by its form, and writes what is seen as JSON.
+// Opens the page of a document in headless Chromium, sends a message by its first form, and writes what is seen as JSON.
 //
 //   node page.mjs CHROMIUM URL DIRECTORY [SCREENSHOT]
 //
@@ -64,10 +64,13 @@ try {
   await Promise.all([call("Runtime.enable"), call("Log.enable"), call("Page.enable")]);
   await call("Page.navigate", { url });
   const first = `document.querySelector("form")`;
+  const began = Date.now();
+  await seen(`document.querySelector("details")`);
+  const shown = Date.now() - began;
+  await evaluate(`for (const each of [...document.querySelectorAll("details")].slice(0, 50)) each.open = true`);
   const title = await seen(`${first} && document.title`);
   const sample = await evaluate(`${first}.querySelector("textarea").value`);
-  await evaluate(`for (const each of document.querySelectorAll("details")) each.open = true;
-    for (const each of ${first}.querySelectorAll("label input")) if (!each.value) each.value = "eu";
+  await evaluate(`for (const each of ${first}.querySelectorAll("label input")) if (!each.value) each.value = "eu";
     ${first}.querySelector("textarea").value = ${JSON.stringify('{"id": "a", "quantity": 3}')};
     ${first}.querySelector("button").click()`);
   const answered = await seen(`["good", "bad"].includes(${first}.querySelector("pre").className) &&
@@ -75,11 +78,13 @@ try {
   await evaluate(`${first}.querySelector("textarea").value = "{"; ${first}.querySelector("button").click()`);
   const refused = await seen(`${first}.querySelector("pre").className === "bad" && ${first}.querySelector("pre").textContent`);
   const text = await evaluate("document.body.innerText");
+  const headers = await evaluate(`${first}.querySelector("label:last-of-type input").value`);
+  const ran = await evaluate("globalThis.ran === true || document.querySelector('main img, main script, main b') !== null");
   if (screenshot) {
     const { data } = await call("Page.captureScreenshot", { format: "png" });
     writeFileSync(screenshot, Buffer.from(data, "base64"));
   }
-  process.stdout.write(JSON.stringify({ title, sample, answered, refused, text, problems }));
+  process.stdout.write(JSON.stringify({ title, sample, answered, refused, text, problems, headers, shown, ran }));
   session = undefined;
   clearTimeout(late);
   browser.on("exit", () => process.exit(0));

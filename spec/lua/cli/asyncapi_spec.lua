@@ -208,11 +208,13 @@ describe("weir asyncapi serve", function()
   it("sends what is tried to the handlers that it runs, and shows their answers", function()
     local program, url = serve(app_of(), "--run")
     local status, answer = publish(url, {
-      channel = "orders._2A.new", parameters = { token1 = "eu" }, payload = '{"id": "a", "quantity": 3}',
+      operation = "receive.orders._2A.new", parameters = { token1 = "eu" }, payload = '{"id": "a", "quantity": 3}',
     })
     assert.same({ 200, "orders.eu.new" }, { status, answer.sent })
     assert.same({ total = 15, from = "orders.eu.new" }, cjson.decode(answer.reply))
-    status, answer = publish(url, { channel = "packed", payload = '{"n": 7}', headers = { Kind = "x" } })
+    status, answer = publish(url, {
+      operation = "receive.packed_-kind_-x", payload = '{"n": 7}', headers = { Kind = "x", Number = 5, Yes = true },
+    })
     assert.same({ 200, { sent = "packed" } }, { status, answer })
     program:await_output("packed x 7\n()")
     program:kill("sigterm")
@@ -221,16 +223,18 @@ describe("weir asyncapi serve", function()
 
   it("refuses what makes no message", function()
     local _, url = serve(app_of(), "--run")
-    local channel = "orders._2A.new"
+    local operation, packed = "receive.orders._2A.new", "receive.packed_-kind_-x"
     for message, request in pairs({
-      ["no such channel"] = { channel = "elsewhere", payload = "{}" },
-      ["parameter 'token1'"] = { channel = channel, payload = "{}" },
-      ["is no JSON"] = { channel = channel, parameters = { token1 = "eu" }, payload = "{" },
-      ["must be a text"] = { channel = channel, parameters = { token1 = "eu" }, payload = 1 },
-      ["is too long"] = { channel = channel, parameters = { token1 = ("x"):rep(2000) }, payload = "{}" },
-      ["header 'a b' is none"] = { channel = "packed", payload = "{}", headers = { ["a b"] = "x" } },
-      ["header 'a' is none"] = { channel = "packed", payload = "{}", headers = { a = "x\ny: z" } },
-      ["header '1' is none"] = { channel = "packed", payload = "{}", headers = { "a" } },
+      ["no such operation"] = { operation = "elsewhere", payload = "{}" },
+      ["'token1' of the address is one token"] = { operation = operation, parameters = { token1 = "a.b" } },
+      ["must have no spaces and no wildcards"] = { operation = operation, parameters = { token1 = "*" } },
+      ["parameter 'token1'"] = { operation = operation, payload = "{}" },
+      ["is no JSON"] = { operation = operation, parameters = { token1 = "eu" }, payload = "{" },
+      ["must be a text"] = { operation = operation, parameters = { token1 = "eu" }, payload = 1 },
+      ["is too long"] = { operation = operation, parameters = { token1 = ("x"):rep(2000) }, payload = "{}" },
+      ["header 'a b' is none"] = { operation = packed, payload = "{}", headers = { ["a b"] = "x" } },
+      ["header 'a' is none"] = { operation = packed, payload = "{}", headers = { a = "x\ny: z" } },
+      ["header '1' is none"] = { operation = packed, payload = "{}", headers = { "a" } },
       ["no JSON object"] = "[",
     }) do
       local status, answer = publish(url, request)
@@ -240,19 +244,39 @@ describe("weir asyncapi serve", function()
     assert.equal(415, (publish(url, "{}", "text/plain")))
   end)
 
-  it("does not act for pages of other sites", function()
+  it("does not act for pages of other sites, under whatever name they have this machine asked", function()
     local _, url = serve(app_of(), "--run")
-    local status = ask(url .. "/publish", {
-      method = "POST",
-      headers = { { "content-type", "application/json" }, { "origin", "https://evil.example" } },
-      body = '{"channel":"packed","payload":"{}"}',
+    local body = '{"operation":"receive.packed_-kind_-x","payload":"{}"}'
+    local port = url:match(":(%d+)$")
+    local function post(headers)
+      table.insert(headers, { "content-type", "application/json" })
+      return (ask(url .. "/publish", { method = "POST", headers = headers, body = body }))
+    end
+    assert.equal(200, post({}))
+    assert.equal(200, post({ { "origin", url } }))
+    for _, origin in ipairs({ "https://evil.example", "null", "http://127.0.0.1", "http://127.0.0.1:1", "",
+      url .. ".evil.example", "http://127.0.0.1.evil.example:" .. port }) do
+      assert.equal(403, post({ { "origin", origin } }), origin)
+    end
+    for _, host in ipairs({ "evil.example", "evil.example:" .. port, "127.0.0.1.evil.example:" .. port }) do
+      assert.equal(421, post({ { "host", host }, { "origin", "http://" .. host } }), host)
+      assert.equal(421, (ask(url .. "/asyncapi", { headers = { { "host", host } } })), host)
+    end
+    for _, kind in ipairs({ "text/plain", "application/x-www-form-urlencoded", "multipart/form-data" }) do
+      local status = ask(url .. "/publish", { method = "POST", headers = { { "content-type", kind } }, body = body })
+      assert.equal(415, status, kind)
+    end
+    local status, _, headers = ask(url .. "/publish", {
+      method = "OPTIONS",
+      headers = { { "origin", "http://x.example" }, { "access-control-request-method", "POST" } },
     })
-    assert.equal(403, status)
+    assert.is_true(status >= 400)
+    assert.is_nil(headers["access-control-allow-origin"])
   end)
 
   it("says why nobody would get what is sent to a memory broker without its handlers", function()
     local _, url = serve(app_of())
-    local status, answer = publish(url, { channel = "packed", payload = "{}" })
+    local status, answer = publish(url, { operation = "receive.packed_-kind_-x", payload = "{}" })
     assert.equal(502, status)
     assert.matches("give %-%-run", answer.error)
   end)
@@ -272,7 +296,7 @@ describe("weir asyncapi serve", function()
     local deadline = runtime.now() + 20
     repeat -- until the handlers are there: before that nobody answers
       status, answer = publish(url, {
-        channel = "orders._2A.new", parameters = { token1 = "eu" }, payload = '{"id": "a", "quantity": 3}',
+        operation = "receive.orders._2A.new", parameters = { token1 = "eu" }, payload = '{"id": "a", "quantity": 3}',
       })
     until status == 200 or runtime.now() > deadline
     assert.same({ total = 15, from = "orders.eu.new" }, cjson.decode(answer.reply))
@@ -292,6 +316,20 @@ describe("weir asyncapi serve", function()
       assert.equal(1, status)
       assert.matches("listen on 127.0.0.1", err)
     end
+    for _, wrong in ipairs({ "https://127.0.0.1:0", "http://127.0.0.1", "http://127.0.0.1:99999", "x", "" }) do
+      local status, _, err = weir("asyncapi", "serve", app_of(), "--listen", wrong)
+      assert.equal(1, status)
+      assert.matches("is no address to listen on; give one such as http://127.0.0.1:8000", err, 1, true)
+    end
+  end)
+
+  it("listens where a port, or a host and a port, say", function()
+    for _, listen in ipairs({ "0", ":0", "127.0.0.1:0", "localhost:0" }) do
+      local program = support.start("asyncapi", "serve", app_of(), "--listen", listen)
+      program:await_output("shown at http://[%w.]+:%d+;()")
+      program:kill("sigint")
+      assert.equal(130, (program:wait()))
+    end
   end)
 end)
 
@@ -302,17 +340,21 @@ describe("the page of weir asyncapi serve", function()
   end
   local has_node = os.execute("command -v node >/dev/null 2>&1")
 
+  local function look(path)
+    local program = support.start("asyncapi", "serve", path, "--run", "--listen", "http://127.0.0.1:0")
+    local url = program:await_output("shown at (http://%S+);")
+    local line = "LD_PRELOAD= node spec/lua/asyncapi/page.mjs %s %s/ %s"
+    local pipe = assert(io.popen(line:format(chromium, url, support.directory())))
+    local seen = cjson.decode(pipe:read("a"))
+    assert.is_true(pipe:close())
+    return seen
+  end
+
   it("shows the channels in a browser, and sends a message by its form", function()
     if not (chromium and has_node) then
       return pending("chromium or node is not installed")
     end
-    local program = support.start("asyncapi", "serve", app_of(), "--run", "--listen", "http://127.0.0.1:0")
-    local url = program:await_output("shown at (http://%S+);")
-    local profile = support.directory()
-    local line = "LD_PRELOAD= node spec/lua/asyncapi/page.mjs %s %s/ %s"
-    local pipe = assert(io.popen(line:format(chromium, url, profile)))
-    local seen = cjson.decode(pipe:read("a"))
-    assert.is_true(pipe:close())
+    local seen = look(app_of())
     assert.equal("orders 1.0.0", seen.title)
     assert.same({ id = "xxxx", quantity = 1 }, cjson.decode(seen.sample))
     assert.matches("^good: sent to orders.eu.new\nanswer: ", seen.answered)
@@ -324,6 +366,74 @@ describe("the page of weir asyncapi serve", function()
     -- The one refused request, and nothing else: no script failed, nothing was kept out by the policy.
     assert.equal(1, #seen.problems)
     assert.matches("400", seen.problems[1])
+  end)
+
+  it("runs nothing that names, descriptions and values of the document would have it run", function()
+    if not (chromium and has_node) then
+      return pending("chromium or node is not installed")
+    end
+    local seen = look(file_of([=[
+local weir = require("weir")
+local EVIL = "</script><script>globalThis.ran = true</script><img src=x onerror='globalThis.ran = true'>\"'`<b>${1}"
+local app = weir.app("evil " .. EVIL, EVIL, {
+  description = EVIL, contact = { name = EVIL, url = "javascript:globalThis.ran=true" }, license = { name = EVIL },
+  tags = { EVIL }, log = { level = "error" },
+})
+app:broker("memory:", { description = EVIL })
+app:subscriber("a", {
+  name = EVIL, title = EVIL, summary = EVIL, description = EVIL, dead_letter = EVIL,
+  schema = { title = EVIL, description = EVIL, properties = {
+    [EVIL] = { type = "string?", description = EVIL, examples = { EVIL } },
+    __proto__ = { type = "string?" }, constructor = { type = "string?", enum = { EVIL } },
+  } },
+  header_schema = { properties = { ["x-evil"] = { description = EVIL, examples = { EVIL } } } },
+  filter = { kind = EVIL },
+  reply = { to = true, schema = { title = EVIL } },
+}, function()
+  return { EVIL }
+end)
+app:subscriber("b" .. EVIL, { schema = { title = "__proto__", type = "string" } }, print)
+return app
+]=]))
+    assert.is_false(seen.ran)
+    assert.matches("^evil </script><script>", seen.title)
+    assert.matches("<img src=x onerror=", seen.text, 1, true)
+    assert.matches('"x%-evil":"</script>', seen.headers)
+    assert.matches("^good: sent to a\n", seen.answered)
+    assert.equal(1, #seen.problems)
+  end)
+
+  it("shows documents of thousands of operations, and schemas that contain themselves", function()
+    if not (chromium and has_node) then
+      return pending("chromium or node is not installed")
+    end
+    local seen = look(file_of([=[
+local weir = require("weir")
+local app = weir.app("big", "1.0.0", { log = { level = "error" } })
+app:broker("memory:")
+local tree = { title = "Tree", properties = { n = "integer" } }
+for i = 1, 12 do
+  tree.properties["child" .. i] = tree
+end
+local wide = { type = "string" }
+for _ = 1, 6 do
+  local next = { properties = {} }
+  for i = 1, 8 do
+    next.properties["p" .. i] = weir.schema(wide)
+  end
+  wide = weir.schema(next)
+end
+app:subscriber("a", { schema = { properties = { tree = tree }, required = {} }, reply = { to = true } }, function()
+  return true
+end)
+for i = 1, 3000 do
+  app:subscriber("c" .. i, { schema = { title = "T" .. i, type = "string" } }, print)
+end
+return app
+]=]))
+    assert.equal("big 1.0.0", seen.title)
+    assert.matches("Tree · object · as above", seen.text)
+    assert.matches("c3000", seen.text)
   end)
 end)
 
