@@ -6,6 +6,9 @@ local templates = require("weir.templates")
 -- As long as a part of a name may be everywhere: in a stream, a subject, a file.
 local LONGEST = 64
 
+-- 0755: what others may do with a directory is the matter of the umask.
+local PUBLIC = 493
+
 local function read_name(text)
   if #text <= LONGEST and text:find("^%l[%l%d_-]*$") then
     return text
@@ -45,11 +48,11 @@ local function fill(directory, files)
     local path = directory .. "/" .. each.path
     local folder = each.path:match("^(.*)/")
     if folder then
-      luv.fs_mkdir(directory .. "/" .. folder, 493) -- 0755
+      luv.fs_mkdir(directory .. "/" .. folder, PUBLIC) -- if that fails, so does what follows
     end
     local ok, err = write(path, each.text)
     if not ok then
-      return nil, ("cannot write %s: %s"):format(path, err)
+      return nil, ("cannot write %s: %s; remove '%s' and try again"):format(path, err, directory)
     end
   end
   return true
@@ -58,7 +61,7 @@ end
 function M.run(options, console)
   local luv = require("luv")
   local name, broker = options.name, options.broker or templates.BROKERS[1]
-  local ok, err, code = luv.fs_mkdir(name, 493)
+  local ok, err, code = luv.fs_mkdir(name, PUBLIC)
   if not ok then
     if code == "EEXIST" then
       return nil, ("'%s' is there already; choose another name, or move it away"):format(name)

@@ -39,7 +39,7 @@ end)
 end
 
 describe("a signal", function()
-  for name, number in pairs({ sigint = 2, sigterm = 15 }) do
+  for name, number in pairs({ sighup = 1, sigint = 2, sigterm = 15 }) do
     it("ends app:run(), which tells which it was: " .. name, function()
       local program = start(ready_when_started("app:on(\"stopped\", function() print(\"stopped\") end)\n"))
       program:kill(name)

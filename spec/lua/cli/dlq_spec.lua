@@ -82,6 +82,26 @@ describe("weir dlq", function()
     assert.not_matches("\27", out)
   end)
 
+  it("shows the beginning of a huge one, and prints all of it as JSON", function()
+    local directory = support.directory()
+    local path = directory .. "/app.lua"
+    shell.write(path, APP:format(directory))
+    run(path)
+    local payload = ("\226\130\172"):rep(2500000) -- as much as the broker takes
+    shell.write(directory .. "/huge", payload)
+    shell.check(("lua5.4 lua/bin/weir publish %s orders - --codec raw <%s/huge"):format(shell.quote(path), directory))
+    run(path, "--env", "MESSAGES=1")
+    local _, out = weir("dlq", "show", path, "orders.dead")
+    assert.is_true(#out < 10000)
+    assert.matches("\n\226\130\172[^\n]*\226\130\172%.%.%. %(%d+ bytes more%)\n", out)
+    assert.truthy(utf8.len(out))
+    _, out = weir("dlq", "show", path, "orders.dead", "--json")
+    assert.is_true(cjson.decode(out).payload == payload)
+    local status
+    status, out = weir("dlq", "replay", path, "orders.dead")
+    assert.same({ 0, "1 replayed, 0 left as they were\n" }, { status, out })
+  end)
+
   it("prints an object for each with --json", function()
     local path = with_letters()
     local _, out = weir("dlq", "show", path, "orders.dead", "--json")

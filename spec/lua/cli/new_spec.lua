@@ -1,4 +1,5 @@
 local cjson = require("cjson")
+local durable = require("spec.lua.durable.support")
 local nats = require("spec.lua.nats_server")
 local programs = require("spec.programs")
 local shell = require("spec.house.shell")
@@ -76,6 +77,29 @@ describe("weir new", function()
     local program = support.start("run", path, "--env", "BROKER=" .. server.url)
     support.await_error(program, "(started)")
     local env = "BROKER=" .. server.url
+    assert.equal(0, (support.weir("publish", path, "shop.hello", '{"name":"Ada"}', "--env", env)))
+    support.await_error(program, 'greeted[^\n]*text="Hello, Ada!"')
+    assert.equal(0, (support.weir("publish", path, "shop.hello", "{}", "--env", env)))
+    local letters = program:await(function()
+      local _, out = support.weir("dlq", "list", path, "shop.dead", "--json", "--env", env)
+      return out ~= "" and out
+    end)
+    assert.equal("schema", cjson.decode(letters).code)
+  end)
+
+  it("makes what runs on a real server of durable streams", function()
+    if not durable.available() then
+      return pending("the reference server is not installed: spec/setup test")
+    end
+    local server = durable.server()
+    support.finally(function()
+      server:stop()
+    end)
+    local directory = support.directory()
+    within(directory, weir .. "new shop --broker durable")
+    local path, env = directory .. "/shop/app.lua", "BROKER=durable+" .. server.url .. "/shop"
+    local program = support.start("run", path, "--env", env)
+    support.await_error(program, "(started)")
     assert.equal(0, (support.weir("publish", path, "shop.hello", '{"name":"Ada"}', "--env", env)))
     support.await_error(program, 'greeted[^\n]*text="Hello, Ada!"')
     assert.equal(0, (support.weir("publish", path, "shop.hello", "{}", "--env", env)))
