@@ -32,7 +32,11 @@ Counter.__index = Counter
 --- Adds to a counter.
 -- @tparam[opt=1] number n at least 0
 function Counter:inc(n)
-  self.value = self.value + (n or 1)
+  n = n or 1
+  if n < 0 or n ~= n then
+    error("metrics: a counter only rises, not by " .. tostring(n), 2)
+  end
+  self.value = self.value + n
 end
 
 local Gauge = { __name = "weir.metrics.gauge" }
@@ -104,9 +108,17 @@ Family.__index = Family
 local function make(family, values)
   local series = makers[family.type](family)
   series.labels = values
-  family.count = family.count + 1
-  family.list[family.count] = series
+  family.list[#family.list + 1] = series
   return series
+end
+
+-- Label values as one string. A value may hold any byte: lengths keep "a","bc" and "ab","c" apart.
+local function key_of(values)
+  local parts = {}
+  for i, value in ipairs(values) do
+    parts[i] = #value .. ":" .. value
+  end
+  return table.concat(parts)
 end
 
 --- The series with these label values, in the order of the label names.
@@ -121,18 +133,13 @@ function Family:with(...)
   for i = 1, n do
     values[i] = tostring(values[i])
   end
-  -- A value may hold any byte: lengths keep "a","bc" and "ab","c" apart.
-  local key = {}
-  for i = 1, n do
-    key[i] = #values[i] .. ":" .. values[i]
-  end
-  key = table.concat(key)
+  local key = key_of(values)
   local series = self.series[key]
   if series then
     return series
   elseif self.count < self.max_series then
     series = make(self, values)
-    self.series[key] = series
+    self.series[key], self.count = series, self.count + 1
     return series
   end
   if not self.overflow then
@@ -147,20 +154,15 @@ end
 --- Forgets the series with these label values, so that it is not collected any more.
 function Family:remove(...)
   local values = { ... }
-  for i, series in ipairs(self.list) do
-    local same = true
-    for j = 1, #self.labels do
-      same = same and series.labels[j] == tostring(values[j])
-    end
-    if same and series ~= self.overflow then
+  for i = 1, #values do
+    values[i] = tostring(values[i])
+  end
+  local key = key_of(values)
+  local gone = self.series[key]
+  for i, series in ipairs(gone and self.list or {}) do
+    if series == gone then
       table.remove(self.list, i)
-      self.count = self.count - 1
-      for key, each in pairs(self.series) do
-        if each == series then
-          self.series[key] = nil
-          break
-        end
-      end
+      self.series[key], self.count = nil, self.count - 1
       return
     end
   end
@@ -185,18 +187,39 @@ end
 
 local OPTIONS = { max_series = "number", buckets = "table" }
 
-local function family_of(self, kind, name, help, labels, opts)
+-- Raises for what no exporter could print.
+local function check(name, help, labels)
   if type(name) ~= "string" or not name:find("^[%a_:][%w_:]*$") then
-    error(("metrics: a name consists of letters, digits and underscores, unlike %q"):format(tostring(name)), 3)
+    error(("metrics: a name consists of letters, digits and underscores, unlike %q"):format(tostring(name)), 4)
   elseif type(help) ~= "string" then
-    error(("metrics: '%s' needs a help text"):format(name), 3)
+    error(("metrics: '%s' needs a help text"):format(name), 4)
   end
-  labels = labels or {}
+  local seen = {}
   for _, label in ipairs(labels) do
     if type(label) ~= "string" or not label:find("^[%a_][%w_]*$") or label:sub(1, 2) == "__" or label == "le" then
-      error(("metrics: '%s' cannot have a label %q"):format(name, tostring(label)), 3)
+      error(("metrics: '%s' cannot have a label %q"):format(name, tostring(label)), 4)
+    elseif seen[label] then
+      error(("metrics: '%s' has the label %q twice"):format(name, label), 4)
     end
+    seen[label] = true
   end
+end
+
+-- The bounds of the buckets of a histogram; the bucket without one is not among them.
+local function bounds_of(name, bounds)
+  local last = -math.huge
+  for _, bound in ipairs(bounds) do
+    if type(bound) ~= "number" or not (bound > last and bound < math.huge) then
+      error(("metrics: '%s': the bounds of buckets must be numbers that rise"):format(name), 4)
+    end
+    last = bound
+  end
+  return bounds
+end
+
+local function family_of(self, kind, name, help, labels, opts)
+  labels = labels or {}
+  check(name, help, labels)
   opts = errors.options("metrics: '" .. name .. "'", opts, OPTIONS, 3)
   local family = self.families[name]
   if family then
@@ -212,17 +235,12 @@ local function family_of(self, kind, name, help, labels, opts)
     type = kind,
     labels = labels,
     wanted = table.concat(labels, ", "),
-    bounds = kind == "histogram" and (opts.buckets or metrics.SECONDS) or nil,
+    bounds = kind == "histogram" and bounds_of(name, opts.buckets or metrics.SECONDS) or nil,
     max_series = opts.max_series or MOST_SERIES,
     series = {},
-    list = {},
-    count = 0,
+    list = {}, -- all series
+    count = 0, -- those that are told apart
   }, Family)
-  for i = 2, family.bounds and #family.bounds or 0 do
-    if family.bounds[i - 1] >= family.bounds[i] then
-      error(("metrics: '%s': the bounds of buckets must rise"):format(name), 3)
-    end
-  end
   self.families[name] = family
   self.order[#self.order + 1] = family
   return family
@@ -288,8 +306,8 @@ function Registry:collect()
   local all = {}
   for i, family in ipairs(self.order) do
     local list = {}
-    for j = 1, family.count do
-      list[j] = plain(family, family.list[j])
+    for j, series in ipairs(family.list) do
+      list[j] = plain(family, series)
     end
     all[i] = { name = family.name, help = family.help, type = family.type, labels = family.labels, series = list }
   end

@@ -62,6 +62,21 @@ describe("the metrics registry", function()
     assert.equal(100, registry:value("jobs_total"))
   end)
 
+  it("gives the place of a series that is removed to another", function()
+    local family = registry:gauge("depth", "Depth.", { "kind" }, { max_series = 2 })
+    for i = 1, 4 do
+      family:with(i):set(i)
+    end
+    family:remove("1")
+    family:remove("no such kind")
+    family:with(5):set(5)
+    assert.equal(5, (registry:value("depth", { kind = "5" })))
+    assert.equal(2, (registry:value("depth", { kind = "2" })))
+    assert.equal(4, (registry:value("depth", { kind = "other" })))
+    family:remove("other")
+    assert.equal(4, (registry:value("depth", { kind = "other" })))
+  end)
+
   it("forgets a series that is removed", function()
     local family = registry:gauge("depth", "Depth.", { "queue" })
     family:with("a"):set(1)
@@ -94,6 +109,7 @@ describe("the metrics registry", function()
       { "a", nil, {}, "needs a help text" },
       { "a", "A.", { "le" }, 'cannot have a label "le"' },
       { "a", "A.", { "__x" }, 'cannot have a label "__x"' },
+      { "a", "A.", { "x", "y", "x" }, 'has the label "x" twice' },
     }
     for _, case in ipairs(bad) do
       assert.error_matches(function()
@@ -107,8 +123,13 @@ describe("the metrics registry", function()
     assert.error_matches(function()
       registry:counter("a_total", "A.", { "x" }):with()
     end, "1 label values are expected %(x%), not 0")
+    for _, bounds in ipairs({ { 2, 1 }, { 1, 1 }, { 1, math.huge }, { 0 / 0 }, { "1" }, { -math.huge, 1 } }) do
+      assert.error_matches(function()
+        registry:histogram("h", "H.", {}, { buckets = bounds })
+      end, "must be numbers that rise")
+    end
     assert.error_matches(function()
-      registry:histogram("h", "H.", {}, { buckets = { 2, 1 } })
-    end, "must rise")
+      registry:counter("b_total", "B."):with():inc(-1)
+    end, "a counter only rises")
   end)
 end)

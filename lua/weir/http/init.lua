@@ -18,6 +18,7 @@ local response = require("weir.http.response")
 local runtime = require("weir.runtime")
 local sizes = require("weir.size")
 local tasks = require("weir.task")
+local waitlist = require("weir.runtime.waitlist")
 
 local M = {}
 
@@ -102,7 +103,7 @@ end
 
 -- Writes a whole response.
 local function respond(self, status, headers, body, close)
-  local frame = { length = #body, close = close, time = runtime.time() }
+  local frame = { length = #body, close = close, keep = self.asks_to_keep, time = runtime.time() }
   local head = response.head(status, headers, frame)
   local with_body = not self.head_only and status ~= 204 and status ~= 304
   return send(self, with_body and head .. body or head)
@@ -110,7 +111,7 @@ end
 
 -- Says why a request is refused; after that the connection cannot go on.
 local function refuse(self, status, why)
-  self.head_only = false
+  self.head_only, self.asks_to_keep = false, false
   respond(self, status, {}, why .. "\n", true)
 end
 
@@ -175,6 +176,7 @@ end
 -- Answers a request. True if the connection can go on.
 local function answer(self, request)
   self.head_only = request.method == "HEAD"
+  self.asks_to_keep = request.version == 0
   local close = not request.keep_alive or self.server.closing
   local status, why = refusal(self.server, request)
   if status then
@@ -262,8 +264,8 @@ local function forget(self)
   if server.connections[self] then
     server.connections[self] = nil
     server.count = server.count - 1
-    if server.count == 0 and server.emptied then
-      server.emptied:wake()
+    if server.count == 0 then
+      server.closers:wake_all()
     end
   end
 end
@@ -354,6 +356,7 @@ local function new_server(handler, opts)
     connections = {},
     count = 0,
     closing = false,
+    closers = waitlist.new(), -- who waits until all connections have ended
   }, Server)
 end
 
@@ -418,13 +421,12 @@ function Server:close(timeout)
       end
     end
   end
-  while self.count > 0 do
-    self.emptied = self.emptied or runtime.waiter()
-    local _, err = self.emptied:wait(deadline)
-    self.emptied = nil
-    if err then
-      break
-    end
+  local err
+  while self.count > 0 and not err do
+    local waiter, _ = runtime.waiter()
+    self.closers:add(waiter)
+    _, err = waiter:wait(deadline)
+    self.closers:remove(waiter)
   end
   local clean = self.count == 0
   for connection in pairs(self.connections) do

@@ -85,8 +85,8 @@ end
 --- The head of a response.
 -- @tparam number status
 -- @tparam table headers name to value, or to a list of values
--- @tparam table frame `length` (bytes of the body) or `chunked`; `close`: the connection ends after it; `time`: seconds
---   since 1970
+-- @tparam table frame `length` (bytes of the body) or `chunked`; `close`: the connection ends after it; `keep`: it does
+--   not, and a client of HTTP/1.0 is to be told so; `time`: seconds since 1970
 -- @treturn string; raises for headers that cannot be sent
 function M.head(status, headers, frame)
   local lines = { ("HTTP/1.1 %d %s"):format(status, M.reason(status)) }
@@ -101,6 +101,8 @@ function M.head(status, headers, frame)
   end
   if frame.close then
     lines[#lines + 1] = "connection: close"
+  elseif frame.keep then
+    lines[#lines + 1] = "connection: keep-alive"
   end
   -- Names of days and months must not follow the locale.
   local at = os.date("!*t", math.floor(frame.time))

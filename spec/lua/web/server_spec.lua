@@ -177,6 +177,15 @@ describe("weir.http", function()
     assert.equal("partpart", text:match("\r\n\r\n(.*)$"))
   end))
 
+  it("tells a client of HTTP/1.0 that the connection is kept, where it asks for that", in_task(function()
+    local server = serve(hello)
+    local keep = "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+    local text = talk(server, keep .. keep .. "GET / HTTP/1.0\r\n\r\n")
+    assert.equal(2, select(2, text:gsub("connection: keep%-alive\r\n", "")))
+    assert.equal(1, select(2, text:gsub("connection: close\r\n", "")))
+    assert.is_nil(talk(server, LAST):find("keep-alive", 1, true))
+  end))
+
   it("sends no body for HEAD, and says how long it would be", in_task(function()
     local text = talk(serve(hello), "HEAD / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert.truthy(text:find("content-length: 5\r\n", 1, true))
@@ -456,6 +465,23 @@ describe("weir.http", function()
     assert.equal("", readers.idle:join(5))
     fails("refused", runtime.dial((server.url:gsub("^http", "tcp"))))
     assert.is_true(server:close())
+  end))
+
+  it("may be closed by several at a time", in_task(function()
+    local server = serve(function()
+      tasks.sleep(0.05)
+      return hello()
+    end)
+    local socket = connect(server)
+    socket:write(GET)
+    eventually(function()
+      return server:stats().connections == 1
+    end)
+    local closers = { tasks.spawn(server.close, server, 5), tasks.spawn(server.close, server, 5) }
+    read_until(socket)
+    for _, closer in ipairs(closers) do
+      assert.is_true(closer:join(5))
+    end
   end))
 
   it("raises for misuse, and names the option that was meant", function()
