@@ -3,38 +3,34 @@
  * histedit.h).
  *
  * Whoever owns the terminal's descriptor watches it, reads it, and feeds the editor; so a loop goes
- * on while somebody types. libedit reads whole keys and would wait for the rest of one: the editor
- * holds back a key sequence or a UTF-8 character until all of it is there.
+ * on while somebody types. Pasted text (terminal/keys.h) is put into the line as it is: nothing in
+ * it is a command but the ends of its lines.
  *
  *   edit.open(complete) -> editor | nil, message   on the descriptors 0 and 1
  *       complete(line, bytes before the cursor) -> text to insert, or nil
  *   editor:prompt(text)      begins a line: raw mode, shows the prompt
  *   editor:feed(bytes)       -> "line", text | "eof" | nil (it goes on); a line is ended then
- *   editor:stop()            ends the line without a result: cooked mode
+ *   editor:stop()            ends the line without a result: cooked mode, the cursor at its end
  *   editor:hide()            takes prompt and line off the screen, the cursor where the prompt was
- *   editor:show()            draws them again, at the cursor
+ *   editor:show()            draws them again, at the cursor, for the size that the terminal has
  *   editor:line()            -> what was typed so far
  *   editor:remember(text)    puts a line into the history, which holds HISTORY lines
- *   editor:resize()          the terminal has another size
- *   editor:resume()          the process was stopped and goes on
+ *   editor:suspend()         stops the process, the terminal as others want it, until it goes on
+ *   editor:resume()          the process went on: somebody else had the terminal
  *   editor:width()           -> columns
  *   editor:close()           restores the terminal; collecting the editor does the same
  *
- * The interrupt (Ctrl-C) stays with the program: no mode of the editor hides it.
+ * While a line is typed, SIGTSTP is for the program to see, which answers with suspend().
  *
- *   edit.watch_interrupt()   -> a descriptor that becomes readable with each SIGINT
- *   edit.interrupted([clear])-> whether one came since the last call with `clear`
- *   edit.unwatch_interrupt() SIGINT does again what it did
+ *   edit.watch_signals(interrupt), edit.next_signal(), edit.unwatch_signals(): terminal/signals.h
  */
 /* wcwidth is XSI's. */
 #define _XOPEN_SOURCE 700
 #define _DEFAULT_SOURCE
-#include <errno.h>
 #include <fcntl.h>
 #include <histedit.h>
 #include <locale.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,14 +38,22 @@
 #include <termios.h>
 #include <unistd.h>
 #include <wchar.h>
+#include <wctype.h>
 
 #include "lua/compat.h"
+#include "terminal/keys.h"
+#include "terminal/signals.h"
 
 #define EDITOR "weir.edit"
-#define HISTORY 1000      /* lines */
-#define MAX_PENDING 65536 /* bytes that were fed and not seen to */
-#define MAX_SEQUENCE 32   /* bytes of a key; longer is none */
-#define MAX_PROMPT 256    /* characters */
+#define HISTORY 1000   /* lines */
+#define MAX_PROMPT 256 /* characters */
+#define TAB_STOP 8     /* columns between two of libedit's */
+
+/* Text that is pasted comes between marks (terminal/keys.h). */
+#define MARK_PASTES "\033[?2004h"
+#define MARK_NO_PASTES "\033[?2004l"
+/* The key to which libedit is told that pasted text is there. */
+#define PASTE_KEY L"\033[200~"
 
 typedef struct editor {
   EditLine *el;
@@ -59,11 +63,11 @@ typedef struct editor {
   int complete; /* reference */
   int failed;   /* the completion raised; its error is on L's stack */
   int started;  /* a line is being typed */
+  int redrawn;  /* suspend() has done what resume() would do */
   wchar_t prompt[MAX_PROMPT + 1];
-  wchar_t unit[MAX_SEQUENCE]; /* the key that libedit reads */
-  int unit_first, unit_count;
-  unsigned char pending[MAX_PENDING];
-  size_t pending_count;
+  weir_keys keys;
+  const wchar_t *unit; /* what libedit reads: the characters of a key */
+  size_t unit_left;
 } editor;
 
 static editor *check(lua_State *L) {
@@ -73,32 +77,6 @@ static editor *check(lua_State *L) {
 }
 
 /* --- UTF-8 ------------------------------------------------------------------------------------ */
-
-static size_t expected_length(unsigned char first) {
-  if (first < 0x80) return 1;
-  if (first >= 0xC2 && first <= 0xDF) return 2;
-  if (first >= 0xE0 && first <= 0xEF) return 3;
-  if (first >= 0xF0 && first <= 0xF4) return 4;
-  return 0;
-}
-
-/* One character of `count` bytes. How many bytes it takes, 0 if more are needed; what is no UTF-8
- * becomes U+FFFD, byte by byte. */
-static size_t decode(const unsigned char *bytes, size_t count, wchar_t *out) {
-  static const wchar_t LEAST[] = {0, 0, 0x80, 0x800, 0x10000};
-  const size_t length = expected_length(bytes[0]);
-  *out = 0xFFFD;
-  if (length == 0) return 1;
-  wchar_t value = length == 1 ? bytes[0] : bytes[0] & (0xFF >> (length + 1));
-  for (size_t i = 1; i < length; i++) {
-    if (i == count) return 0;
-    if ((bytes[i] & 0xC0) != 0x80) return 1;
-    value = (value << 6) | (bytes[i] & 0x3F);
-  }
-  if (value < LEAST[length] || value > 0x10FFFF || (value >= 0xD800 && value <= 0xDFFF)) return 1;
-  *out = value;
-  return length;
-}
 
 static void add_utf8(luaL_Buffer *buffer, wchar_t wide) {
   const unsigned long c = (unsigned long)wide;
@@ -128,7 +106,7 @@ static wchar_t *widen(const char *text, size_t len, size_t max) {
   if (wide == NULL) return NULL;
   size_t count = 0;
   for (size_t at = 0; at < len && count < max;) {
-    size_t used = decode((const unsigned char *)text + at, len - at, &wide[count]);
+    size_t used = weir_keys_decode((const unsigned char *)text + at, len - at, &wide[count]);
     if (used == 0) used = 1;
     if (wide[count] == 0) wide[count] = 0xFFFD;
     at += used;
@@ -140,53 +118,12 @@ static wchar_t *widen(const char *text, size_t len, size_t max) {
 
 /* --- keys ------------------------------------------------------------------------------------- */
 
-#define ESC 0x1B
-
-/* Bytes of the escape sequence that pending begins with; 0 if more are needed. */
-static size_t sequence_length(const unsigned char *bytes, size_t count) {
-  if (count < 2) return 0;
-  if (bytes[1] == 'O') return count < 3 ? 0 : 3;
-  if (bytes[1] != '[') return bytes[1] < 0x80 ? 2 : 1;
-  for (size_t i = 2; i < count && i < MAX_SEQUENCE; i++) {
-    if (bytes[i] >= 0x40 && bytes[i] <= 0x7E) return i + 1;
-  }
-  return count >= MAX_SEQUENCE ? 1 : 0;
-}
-
-static void drop_pending(editor *ed, size_t count) {
-  ed->pending_count -= count;
-  memmove(ed->pending, ed->pending + count, ed->pending_count);
-}
-
-/* Moves the next key from the bytes to `unit`; with `now` also one that may be incomplete. Whether
- * there is one. */
+/* Makes the next key what libedit reads; with `now` also one that may be incomplete. */
 static int next_unit(editor *ed, int now) {
-  const unsigned char *bytes = ed->pending;
-  const size_t count = ed->pending_count;
-  ed->unit_first = ed->unit_count = 0;
-  if (count == 0) return 0;
-  if (bytes[0] == ESC && !now) {
-    const size_t length = sequence_length(bytes, count);
-    for (size_t i = 0; i < length; i++)
-      ed->unit[ed->unit_count++] = bytes[i];
-    drop_pending(ed, length);
-    return length > 0;
-  }
-  size_t at = 0;
-  /* ^V and ^X ask for another character. */
-  if ((bytes[0] == 0x16 || bytes[0] == 0x18) && !now) {
-    if (count < 2) return 0;
-    ed->unit[ed->unit_count++] = bytes[at++];
-  }
-  wchar_t wide;
-  size_t used = decode(bytes + at, count - at, &wide);
-  if (used == 0 && !now) {
-    ed->unit_count = 0;
-    return 0;
-  }
-  ed->unit[ed->unit_count++] = wide;
-  drop_pending(ed, at + (used > 0 ? used : 1));
-  return 1;
+  const weir_keys_kind kind = weir_keys_next(&ed->keys, now);
+  ed->unit = kind == WEIR_KEYS_TEXT ? PASTE_KEY : ed->keys.unit;
+  ed->unit_left = kind == WEIR_KEYS_TEXT ? wcslen(PASTE_KEY) : ed->keys.unit_count;
+  return kind != WEIR_KEYS_MORE;
 }
 
 /* libedit's only source of characters. It asks for more than a key only in modes that a user's own
@@ -194,18 +131,36 @@ static int next_unit(editor *ed, int now) {
 static int get_character(EditLine *el, wchar_t *out) {
   editor *ed = NULL;
   el_get(el, EL_CLIENTDATA, &ed);
-  while (ed->unit_first == ed->unit_count && !next_unit(ed, 1)) {
+  while (ed->unit_left == 0 && !next_unit(ed, 1)) {
+    char bytes[64];
     struct pollfd source = {.fd = fileno(ed->in), .events = POLLIN};
     if (poll(&source, 1, -1) < 0) return 0;
-    ssize_t got = read(fileno(ed->in), ed->pending, sizeof ed->pending);
-    if (got <= 0) return 0;
-    ed->pending_count = (size_t)got;
+    const ssize_t got = read(fileno(ed->in), bytes, sizeof bytes);
+    if (got <= 0 || (size_t)got > weir_keys_room(&ed->keys)) return 0;
+    weir_keys_feed(&ed->keys, bytes, (size_t)got);
   }
-  *out = ed->unit[ed->unit_first++];
+  *out = *ed->unit++;
+  ed->unit_left--;
   return 1;
 }
 
+/* Bound to PASTE_KEY: the text is in the keys' unit. */
+static unsigned char insert_pasted(EditLine *el, int key) {
+  (void)key;
+  editor *ed = NULL;
+  el_get(el, EL_CLIENTDATA, &ed);
+  wchar_t text[WEIR_KEYS_UNIT + 1];
+  wmemcpy(text, ed->keys.unit, ed->keys.unit_count);
+  text[ed->keys.unit_count] = L'\0';
+  return el_winsertstr(el, text) == 0 ? CC_REFRESH : CC_ERROR;
+}
+
 /* --- the screen ------------------------------------------------------------------------------- */
+
+/* A place on the screen, seen from the beginning of the prompt. */
+typedef struct place {
+  int row, column;
+} place;
 
 static int columns_of(const editor *ed) {
   struct winsize size;
@@ -213,29 +168,56 @@ static int columns_of(const editor *ed) {
   return 80;
 }
 
-/* The row, seen from that of the prompt, in which the cursor is. libedit shows control characters
- * in two columns, and does not split wide ones. */
-static int cursor_row(const editor *ed) {
-  const int columns = columns_of(ed);
-  const LineInfoW *info = el_wline(ed->el);
-  int row = 0, column = 0;
-  const wchar_t *parts[] = {ed->prompt, ed->prompt + wcslen(ed->prompt), info->buffer,
-                            info->cursor};
-  for (int part = 0; part < 4; part += 2) {
-    for (const wchar_t *at = parts[part]; at < parts[part + 1]; at++) {
-      int width = wcwidth(*at);
-      if (width < 0) width = 2;
-      if (column + width > columns) row++, column = 0;
-      column += width;
-    }
+static void advance(place *at, int width, int columns) {
+  if (at->column + width > columns) at->row++, at->column = 0;
+  at->column += width;
+}
+
+/* Goes over a character as libedit draws it: control characters as ^X, what cannot be printed as
+ * \U+ and its number, wide ones not split, and none narrower than a column. */
+static void advance_over(place *at, wchar_t c, int columns) {
+  if (c == L'\t') {
+    do
+      advance(at, 1, columns);
+    while (at->column % TAB_STOP != 0 && at->column < columns);
+    return;
   }
-  return column >= columns ? row + 1 : row;
+  const int width = wcwidth(c);
+  if (iswprint((wint_t)c)) {
+    advance(at, width > 0 ? width : 1, columns);
+    return;
+  }
+  for (int left = c < 0x100 ? 2 : c > 0xFFFF ? 8 : 7; left > 0; left--)
+    advance(at, 1, columns);
+}
+
+/* Where the character `end` of the line is. */
+static place place_of(const editor *ed, const wchar_t *end) {
+  const int columns = columns_of(ed);
+  place at = {0, 0};
+  for (const wchar_t *c = ed->prompt; *c != L'\0'; c++)
+    advance_over(&at, *c, columns);
+  for (const wchar_t *c = el_wline(ed->el)->buffer; c < end; c++)
+    advance_over(&at, *c, columns);
+  if (at.column >= columns) at.row++, at.column = 0;
+  return at;
+}
+
+/* Puts the cursor where the line ends. */
+static void go_to_end(const editor *ed) {
+  const LineInfoW *info = el_wline(ed->el);
+  const int row = place_of(ed, info->cursor).row;
+  const place end = place_of(ed, info->lastchar);
+  fputc('\r', ed->out);
+  if (end.row > row) fprintf(ed->out, "\033[%dB", end.row - row);
+  if (end.column > 0) fprintf(ed->out, "\033[%dC", end.column);
+  fflush(ed->out);
 }
 
 static int edit_hide(lua_State *L) {
   editor *ed = check(L);
   if (!ed->started) return 0;
-  const int row = cursor_row(ed);
+  const int row = place_of(ed, el_wline(ed->el)->cursor).row;
   fputc('\r', ed->out);
   if (row > 0) fprintf(ed->out, "\033[%dA", row);
   fputs("\033[J", ed->out);
@@ -245,29 +227,67 @@ static int edit_hide(lua_State *L) {
 
 static int edit_show(lua_State *L) {
   editor *ed = check(L);
-  if (ed->started) el_set(ed->el, EL_REFRESH);
-  return 0;
-}
-
-/* The process was stopped and goes on: somebody else had the terminal. */
-static int edit_resume(lua_State *L) {
-  editor *ed = check(L);
   if (ed->started) {
-    el_set(ed->el, EL_PREP_TERM, 1);
+    el_resize(ed->el);
     el_set(ed->el, EL_REFRESH);
   }
-  return 0;
-}
-
-static int edit_resize(lua_State *L) {
-  editor *ed = check(L);
-  el_resize(ed->el);
   return 0;
 }
 
 static int edit_width(lua_State *L) {
   lua_pushinteger(L, columns_of(check(L)));
   return 1;
+}
+
+/* --- the terminal's mode ---------------------------------------------------------------------- */
+
+/* A line begins: keys come one by one. */
+static void enter(editor *ed) {
+  ed->started = 1;
+  ed->redrawn = 0;
+  weir_signals_stop_softly(1);
+  fputs(MARK_PASTES, ed->out);
+  el_set(ed->el, EL_UNBUFFERED, 1);
+}
+
+/* A line has ended: the terminal is as it was. */
+static void leave(editor *ed) {
+  if (ed->started) {
+    ed->started = 0;
+    el_set(ed->el, EL_UNBUFFERED, 0);
+    fputs(MARK_NO_PASTES, ed->out);
+    fflush(ed->out);
+    weir_signals_stop_softly(0);
+  }
+}
+
+/* Somebody else had the terminal. libedit believes that it is as it left it. */
+static void redraw(editor *ed) {
+  el_set(ed->el, EL_PREP_TERM, 0);
+  el_set(ed->el, EL_PREP_TERM, 1);
+  fputs(MARK_PASTES "\r", ed->out);
+  el_resize(ed->el);
+  el_set(ed->el, EL_REFRESH);
+}
+
+static int edit_suspend(lua_State *L) {
+  editor *ed = check(L);
+  if (!ed->started) return 0;
+  go_to_end(ed);
+  el_set(ed->el, EL_PREP_TERM, 0);
+  fputs(MARK_NO_PASTES, ed->out);
+  fflush(ed->out);
+  weir_signals_stop();
+  redraw(ed);
+  ed->redrawn = 1;
+  return 0;
+}
+
+static int edit_resume(lua_State *L) {
+  editor *ed = check(L);
+  if (ed->started && !ed->redrawn) redraw(ed);
+  ed->redrawn = 0;
+  return 0;
 }
 
 /* --- completion ------------------------------------------------------------------------------- */
@@ -306,13 +326,6 @@ static wchar_t *prompt_of(EditLine *el) {
   return ed->prompt;
 }
 
-static void leave(editor *ed) {
-  if (ed->started) {
-    ed->started = 0;
-    el_set(ed->el, EL_UNBUFFERED, 0);
-  }
-}
-
 static int edit_prompt(lua_State *L) {
   editor *ed = check(L);
   size_t len;
@@ -322,8 +335,7 @@ static int edit_prompt(lua_State *L) {
   wcscpy(ed->prompt, wide);
   free(wide);
   leave(ed);
-  ed->started = 1;
-  el_set(ed->el, EL_UNBUFFERED, 1);
+  enter(ed);
   return 0;
 }
 
@@ -356,10 +368,9 @@ static int edit_feed(lua_State *L) {
   editor *ed = check(L);
   size_t len;
   const char *bytes = luaL_checklstring(L, 2, &len);
-  luaL_argcheck(L, len <= MAX_PENDING - ed->pending_count, 2, "more bytes than are held");
-  memcpy(ed->pending + ed->pending_count, bytes, len);
-  ed->pending_count += len;
-  while (ed->started && (ed->unit_first < ed->unit_count || next_unit(ed, 0))) {
+  luaL_argcheck(L, len <= weir_keys_room(&ed->keys), 2, "more bytes than are held");
+  weir_keys_feed(&ed->keys, bytes, len);
+  while (ed->started && (ed->unit_left > 0 || next_unit(ed, 0))) {
     const int results = step(L, ed);
     if (results > 0) return results;
   }
@@ -368,8 +379,9 @@ static int edit_feed(lua_State *L) {
 
 static int edit_stop(lua_State *L) {
   editor *ed = check(L);
-  ed->pending_count = 0;
-  ed->unit_first = ed->unit_count = 0;
+  weir_keys_reset(&ed->keys);
+  ed->unit_left = 0;
+  if (ed->started) go_to_end(ed);
   leave(ed);
   return 0;
 }
@@ -421,6 +433,7 @@ static int edit_close(lua_State *L) {
     history_end(ed->history);
     ed->el = NULL;
     original_of = 0;
+    weir_signals_before_death(NULL);
     luaL_unref(L, LUA_REGISTRYINDEX, ed->complete);
   }
   close_files(ed);
@@ -450,10 +463,12 @@ static void configure(editor *ed) {
   el_set(ed->el, EL_HIST, history, ed->history);
   el_set(ed->el, EL_EDITOR, "emacs");
   el_set(ed->el, EL_ADDFN, "weir-complete", "Complete a name", complete);
-  el_set(ed->el, EL_BIND, "^I", "weir-complete", NULL);
-  /* The incremental search would wait for keys. */
+  el_set(ed->el, EL_ADDFN, "weir-paste", "Insert pasted text", insert_pasted);
+  /* The incremental search and libedit's own commands would wait for keys. */
   el_set(ed->el, EL_BIND, "^R", "ed-search-prev-history", NULL);
   el_set(ed->el, EL_BIND, "^S", "ed-search-next-history", NULL);
+  el_set(ed->el, EL_BIND, "\\ex", "ed-unassigned", NULL);
+  el_set(ed->el, EL_BIND, "\\eX", "ed-unassigned", NULL);
   el_set(ed->el, EL_BIND, "\\e[1~", "ed-move-to-beg", NULL);
   el_set(ed->el, EL_BIND, "\\e[4~", "ed-move-to-end", NULL);
   el_set(ed->el, EL_BIND, "\\e[H", "ed-move-to-beg", NULL);
@@ -462,6 +477,10 @@ static void configure(editor *ed) {
   el_set(ed->el, EL_BIND, "\\e[1;5C", "em-next-word", NULL);
   el_set(ed->el, EL_BIND, "\\e[1;5D", "ed-prev-word", NULL);
   el_source(ed->el, NULL);
+  /* What is ours in every mode that a .editrc may choose. */
+  el_set(ed->el, EL_BIND, "^I", "weir-complete", NULL);
+  el_set(ed->el, EL_BIND, "\\e[200~", "weir-paste", NULL);
+  el_set(ed->el, EL_BIND, "-a", "\\e[200~", "weir-paste", NULL);
   el_wset(ed->el, EL_GETCFN, get_character);
 }
 
@@ -472,6 +491,7 @@ static int edit_open(lua_State *L) {
   luaL_setmetatable(L, EDITOR);
   choose_locale();
   remember_terminal();
+  weir_signals_before_death(restore_terminal);
   ed->in = open_copy(0, "r");
   ed->out = open_copy(1, "w");
   ed->err = open_copy(2, "w");
@@ -492,76 +512,23 @@ static int edit_open(lua_State *L) {
   return 1;
 }
 
-/* --- the interrupt ---------------------------------------------------------------------------- */
-
-/* A signal is the process's, so this state is, too. */
-static volatile sig_atomic_t interrupts;
-static int interrupt_pipe[2] = {-1, -1};
-static struct sigaction former;
-
-static void on_interrupt(int number) {
-  (void)number;
-  const int saved = errno;
-  interrupts = 1;
-  const ssize_t ignored = write(interrupt_pipe[1], "c", 1); /* full: one is enough */
-  (void)ignored;
-  errno = saved;
-}
-
-static int watch_interrupt(lua_State *L) {
-  if (interrupt_pipe[0] < 0) {
-    if (pipe(interrupt_pipe) != 0) return luaL_error(L, "no pipe: %s", strerror(errno));
-    for (int i = 0; i < 2; i++) {
-      fcntl(interrupt_pipe[i], F_SETFD, FD_CLOEXEC);
-      fcntl(interrupt_pipe[i], F_SETFL, O_NONBLOCK);
-    }
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = on_interrupt;
-    action.sa_flags = SA_RESTART;
-    sigaction(SIGINT, &action, &former);
-  }
-  lua_pushinteger(L, interrupt_pipe[0]);
-  return 1;
-}
-
-static int interrupted(lua_State *L) {
-  const int clear = lua_toboolean(L, 1);
-  lua_pushboolean(L, interrupts != 0);
-  if (clear) {
-    char bytes[64];
-    interrupts = 0;
-    while (interrupt_pipe[0] >= 0 && read(interrupt_pipe[0], bytes, sizeof bytes) > 0)
-      continue;
-  }
-  return 1;
-}
-
-static int unwatch_interrupt(lua_State *L) {
-  (void)L;
-  if (interrupt_pipe[0] < 0) return 0;
-  sigaction(SIGINT, &former, NULL);
-  close(interrupt_pipe[0]);
-  close(interrupt_pipe[1]);
-  interrupt_pipe[0] = interrupt_pipe[1] = -1;
-  return 0;
-}
+/* --- the module ------------------------------------------------------------------------------- */
 
 int luaopen_weir_edit(lua_State *L);
 
 int luaopen_weir_edit(lua_State *L) {
   static const luaL_Reg METHODS[] = {
-      {"prompt", edit_prompt},     {"feed", edit_feed},     {"stop", edit_stop},
-      {"hide", edit_hide},         {"show", edit_show},     {"line", edit_line},
-      {"remember", edit_remember}, {"resize", edit_resize}, {"width", edit_width},
-      {"resume", edit_resume},     {"close", edit_close},   {NULL, NULL},
+      {"prompt", edit_prompt},     {"feed", edit_feed},   {"stop", edit_stop},
+      {"hide", edit_hide},         {"show", edit_show},   {"line", edit_line},
+      {"remember", edit_remember}, {"width", edit_width}, {"suspend", edit_suspend},
+      {"resume", edit_resume},     {"close", edit_close}, {NULL, NULL},
   };
   static const luaL_Reg META[] = {{"__gc", edit_close}, {NULL, NULL}};
   static const luaL_Reg FUNCTIONS[] = {
       {"open", edit_open},
-      {"watch_interrupt", watch_interrupt},
-      {"interrupted", interrupted},
-      {"unwatch_interrupt", unwatch_interrupt},
+      {"watch_signals", weir_signals_watch},
+      {"next_signal", weir_signals_next},
+      {"unwatch_signals", weir_signals_unwatch},
       {NULL, NULL},
   };
   weir_lua_new_class(L, EDITOR, METHODS, META);

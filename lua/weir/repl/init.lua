@@ -5,11 +5,11 @@ local chunk = require("weir.repl.chunk")
 local commands = require("weir.repl.commands")
 local errors = require("weir.errors")
 local input = require("weir.repl.input")
-local luv = require("luv")
 local printer = require("weir.repl.print")
 local runtime = require("weir.runtime")
 local screens = require("weir.repl.screen")
 local sessions = require("weir.repl.session")
+local signals = require("weir.repl.signals")
 local tasks = require("weir.task")
 local version = require("weir.version")
 
@@ -19,14 +19,19 @@ local Repl = {}
 Repl.__index = Repl
 
 local PROMPT, MORE = "> ", ">> "
--- Instructions between two looks at whether Ctrl-C was pressed.
-local INSTRUCTIONS, LOOKS = 10000, 10
 
--- --- Ctrl-C ---------------------------------------------------------------------------------------
+-- --- signals --------------------------------------------------------------------------------------
+
+-- Below the ^C that a terminal shows of itself while no line is edited.
+local function go_below(self)
+  if not self.screen.line then
+    self.screen:write("\n")
+  end
+end
 
 local function on_interrupt(self)
   if self.task then
-    self.screen:write("\n") -- below the ^C that the terminal shows
+    go_below(self)
     self.task:cancel("interrupted by Ctrl-C")
   elseif self.closing then
     os.exit(130) -- whoever asks twice does not want to wait
@@ -35,76 +40,40 @@ local function on_interrupt(self)
   end
 end
 
--- What is pressed while Lua runs without waiting, the hook of the line sees; all else the loop.
-local function watch_interrupt(self)
-  local ok, edit = pcall(require, "weir.edit")
-  if not ok then
-    local signal = luv.new_signal()
-    signal:start("sigint", function()
-      on_interrupt(self)
-    end)
-    signal:unref()
-    return function()
-      signal:close()
-    end
+-- Somebody else wants the session to end: in order.
+local function on_end(self, status)
+  self.status = self.status or status
+  if self.task then
+    self.task:cancel("the session ends")
   end
-  self.edit = edit
-  local poll = luv.new_poll(edit.watch_interrupt())
-  poll:start("r", function()
-    if edit.interrupted(true) then
-      on_interrupt(self)
-    end
-  end)
-  return function()
-    poll:close()
-    edit.unwatch_interrupt()
-  end
+  self.source:finish()
 end
 
--- The loop sees an interrupt as soon as it has a turn; who does not let it have one is interrupted here, and not at
--- the first look, which may be in the middle of something that is about to wait.
-local function install_hook(self)
-  local edit, looks = self.edit, 0
-  if edit then
-    debug.sethook(function()
-      looks = edit.interrupted() and looks + 1 or 0
-      if looks == LOOKS then
-        edit.interrupted(true)
-        error(errors.new("cancelled", "interrupted by Ctrl-C"), 0)
-      end
-    end, "", INSTRUCTIONS)
-  end
-end
-
-local SIGNALS = { sigterm = 15, sighup = 1 }
-
--- Ends the session in order when somebody else wants that.
-local function watch_end(self)
-  local handles = {}
-  for name, number in pairs(SIGNALS) do
-    local handle = luv.new_signal()
-    handle:start(name, function()
-      self.status = 128 + number
-      if self.task then
-        self.task:cancel("the session ends")
-      end
-      self.source:finish()
-    end)
-    handle:unref()
-    handles[#handles + 1] = handle
-  end
-  return function()
-    for _, handle in ipairs(handles) do
-      handle:close()
-    end
-  end
+local function watch_signals(self)
+  return signals.watch({
+    int = function()
+      on_interrupt(self)
+    end,
+    computing = function()
+      go_below(self)
+    end,
+    tstp = function()
+      self.source:suspend()
+    end,
+    term = function()
+      on_end(self, 128 + 15)
+    end,
+    hup = function()
+      on_end(self, 128 + 1)
+    end,
+  })
 end
 
 -- --- one input ------------------------------------------------------------------------------------
 
 local function describe(err)
   if type(err) == "string" then
-    return printer.clean(err, 4000):gsub("\\n", "\n"):gsub("\\t", "  ")
+    return printer.lines(err)
   elseif errors.is(err) then
     return (printer.format(err):gsub("^error ", ""))
   end
@@ -124,13 +93,12 @@ end
 
 -- Runs a function in a task that Ctrl-C cancels. What it returned; or nil and what was raised.
 function Repl:call(fn)
+  if self.early then
+    return nil, errors.new("cancelled", "interrupted by Ctrl-C")
+  end
   self.task = tasks.spawn(function()
-    install_hook(self)
     return table.pack(fn())
   end)
-  if self.early then
-    self.task:cancel("interrupted by Ctrl-C")
-  end
   local ok, results, err = pcall(self.task.join, self.task)
   local cancelled = self.task.cancelled
   self.task = nil
@@ -143,14 +111,22 @@ function Repl:call(fn)
   return results, err
 end
 
+-- Shows what an input returned. It may call what the values have to say of themselves, so it may wait, too.
 function Repl:show(values)
   while values.n > 1 and values[1] ~= nil and values[values.n] == nil do
     values.n = values.n - 1 -- the error that did not happen
   end
-  if values.n > 0 then
-    self.session.vars._ = values[1]
-    self.screen:write(printer.all(values, self.source:width()) .. "\n")
+  if values.n == 0 then
+    return
   end
+  self.session.vars._ = values[1]
+  local results, err = self:call(function()
+    return printer.all(values, self.source:width())
+  end)
+  if not results then
+    return self:fail(err)
+  end
+  self.screen:write(results[1] .. "\n")
 end
 
 function Repl:run_command(text)
@@ -221,7 +197,7 @@ end
 
 -- Reads and runs until the end.
 function Repl:loop()
-  while not self.status and not self.screen.broken do
+  while not self.status do
     self.early = false
     local kind, line = self.source:next(self.text and MORE or PROMPT)
     if kind == "eof" then
@@ -276,10 +252,11 @@ function Repl:run(options)
   self.session.width = function()
     return self.source:width()
   end
-  local unwatch, unwatch_end
-  if self.source.interactive then
-    unwatch, unwatch_end = watch_interrupt(self), watch_end(self)
+  self.session.is_watched = self.source.interactive
+  self.screen.on_broken = function()
+    on_end(self, 0)
   end
+  local unwatch = self.source.interactive and watch_signals(self)
   self:greet(why)
   if self:begin(options) then
     self:loop()
@@ -293,7 +270,6 @@ function Repl:run(options)
   local kept, reason = self.source:close()
   if unwatch then
     unwatch()
-    unwatch_end()
   end
   if not kept then
     self.screen:write(("weir: the history was not kept: %s\n"):format(tostring(reason)), self.stderr)

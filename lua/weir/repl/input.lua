@@ -12,23 +12,40 @@ local runtime = require("weir.runtime")
 
 local M = {}
 
--- Bytes of one read; bytes of a line.
-local CHUNK, LONGEST = 4096, 4 * 1024 * 1024
+-- Bytes of a read of a file; bytes of a line; lines that are kept for the history.
+local CHUNK, LONGEST, KEPT = 65536, 4 * 1024 * 1024, 1000
+
+-- What is read in the loop: nil for a file, and for what cannot be watched. The output must go on blocking, or a slow
+-- terminal would lose some of it: libuv opens a terminal anew, and a pipe or a socket is told so.
+local function open_stream()
+  local kind = luv.guess_handle(0)
+  if kind == "tty" then
+    return luv.new_tty(0, true)
+  elseif kind ~= "pipe" and kind ~= "tcp" then
+    return nil
+  end
+  local stream = kind == "pipe" and luv.new_pipe(false) or luv.new_tcp()
+  if not stream:open(0) then
+    stream:close()
+    return nil
+  end
+  luv.stream_set_blocking(stream, true)
+  return stream
+end
 
 -- --- with editing ---------------------------------------------------------------------------------
 
 local Edited = { interactive = true, edits = true }
 Edited.__index = Edited
 
-local function on_readable(self)
-  return function()
-    local bytes = luv.fs_read(0, CHUNK)
+local function on_bytes(self)
+  return function(_, bytes)
     local kind, text
-    if not bytes or bytes == "" then
+    if bytes then
+      kind, text = self.editor:feed(bytes)
+    else
       self.editor:stop()
       kind = "eof"
-    else
-      kind, text = self.editor:feed(bytes)
     end
     if kind then
       self:deliver(kind, text)
@@ -38,7 +55,8 @@ end
 
 -- Ends the wait for a line; called in callbacks of the loop.
 function Edited:deliver(kind, text)
-  self.poll:stop()
+  self.waits = false
+  self.stream:read_stop()
   self.screen.line = nil -- the cursor is below the line
   self.events:try_send({ kind, text })
 end
@@ -49,7 +67,7 @@ function Edited:next(prompt)
   self.waits = true
   local kind, text = self.editor:feed("")
   if not kind then
-    self.poll:start("r", on_readable(self))
+    self.stream:read_start(on_bytes(self))
     local event = self.events:recv()
     kind, text = event[1], event[2]
   end
@@ -83,11 +101,19 @@ function Edited:finish()
   end
 end
 
+--- Ctrl-Z: stops the process, and goes on where it was.
+function Edited:suspend()
+  self.editor:suspend()
+end
+
 function Edited:remember(line)
   if history.worth(line, self.former) then
     self.former = line
     self.editor:remember(line)
     self.lines[#self.lines + 1] = line
+    if #self.lines > KEPT then
+      table.remove(self.lines, 1)
+    end
   end
 end
 
@@ -118,7 +144,6 @@ local function watch_terminal(self)
   local resized, continued = luv.new_signal(), luv.new_signal()
   resized:start("sigwinch", function()
     self.editor:hide()
-    self.editor:resize()
     self.editor:show()
   end)
   continued:start("sigcont", function()
@@ -127,7 +152,7 @@ local function watch_terminal(self)
   for _, handle in ipairs({ resized, continued }) do
     handle:unref()
   end
-  self.handles = { resized, continued, self.poll }
+  self.handles = { resized, continued, self.stream }
 end
 
 local function open_edited(session, screen, edit)
@@ -141,7 +166,7 @@ local function open_edited(session, screen, edit)
     self.editor:remember(line)
     self.former = line
   end
-  self.poll = luv.new_poll(0)
+  self.stream = open_stream()
   watch_terminal(self)
   return self
 end
@@ -153,86 +178,96 @@ Plain.__index = Plain
 
 -- Takes a line out of what was read.
 local function take(self, all)
-  local line, rest = self.text:match("^([^\n]*)\n(.*)$", self.from)
-  if line then
-    self.text = rest
-    return (line:gsub("\r$", ""))
-  elseif all and self.text ~= "" then
-    line, self.text = self.text, ""
-    return line
+  local at = self.text:find("\n", self.from, true)
+  local line
+  if at then
+    line, self.from = self.text:sub(self.from, at - 1):gsub("\r$", ""), at + 1
+  elseif all and self.from <= #self.text then
+    line, self.from = self.text:sub(self.from), #self.text + 1
   end
+  return line
 end
 
+-- Ends the wait for bytes, and the reading, before libuv reads again, which could block.
+local function deliver(self, kind, bytes)
+  self.waits = false
+  self.stream:read_stop()
+  self.events:try_send({ kind, bytes })
+end
+
+local function read_stream(self)
+  self.waits = true
+  self.stream:read_start(function(_, bytes)
+    deliver(self, bytes and "bytes" or "eof", bytes)
+  end)
+  local event = self.events:recv()
+  return event[2], event[1]
+end
+
+local function read_file()
+  runtime.pause() -- a file is always there
+  local bytes = luv.fs_read(0, CHUNK)
+  return bytes ~= "" and bytes or nil, "eof"
+end
+
+-- Reads until the end of a line. True; or nil and why not.
 local function read_more(self)
-  if self.poll then
-    self.poll:start("r", function()
-      self.poll:stop()
-      self.events:try_send({ "readable" })
-    end)
-    local event = self.events:recv()
-    if event[1] ~= "readable" then
-      return nil, event[1]
-    end
-  else
-    runtime.pause() -- a file is always there
-  end
-  local bytes = luv.fs_read(0, CHUNK * 16)
-  if not bytes or bytes == "" then
-    return nil, "eof"
+  local bytes, kind = (self.stream and read_stream or read_file)(self)
+  if not bytes then
+    return nil, kind
   end
   self.parts[#self.parts + 1] = bytes
   self.bytes = self.bytes + #bytes
   if bytes:find("\n", 1, true) then
-    self.text = self.text .. table.concat(self.parts)
-    self.parts, self.bytes = {}, 0
+    self.text = self.text:sub(self.from) .. table.concat(self.parts)
+    self.from, self.parts, self.bytes = 1, {}, 0
   elseif self.bytes > LONGEST then
     return nil, "too_long"
   end
   return true
 end
 
+-- The last line, which has no end.
+local function take_rest(self)
+  self.text, self.from = self.text:sub(self.from) .. table.concat(self.parts), 1
+  self.parts, self.bytes = {}, 0
+  return take(self, true)
+end
+
 function Plain:next(prompt)
   if self.interactive then
+    self.prompt = prompt
     self.screen:write(prompt)
   end
-  self.waits = true
-  while true do
-    local line = take(self)
-    if line then
-      self.waits = false
-      return "line", line
-    end
-    local ok, kind = read_more(self)
-    if not ok then
-      self.waits = false
-      if kind == "eof" then
-        self.text, self.parts = self.text .. table.concat(self.parts), {}
-        line = take(self, true)
-        if line then
-          return "line", line
-        elseif self.interactive then
-          self.screen:write("\n")
-        end
-      end
-      return kind, ""
+  local line, kind = take(self), nil
+  while not line and not kind do
+    local ok, why = read_more(self)
+    line, kind = ok and take(self), not ok and why or nil
+  end
+  if kind == "eof" then
+    line = take_rest(self)
+    if not line and self.interactive then
+      self.screen:write("\n")
     end
   end
+  if line then
+    return "line", line
+  end
+  return kind, ""
 end
 
 function Plain:interrupt()
   if not self.waits then
     return false
   end
-  self.poll:stop()
   self.screen:write("\n")
-  self.events:try_send({ "interrupt" })
+  deliver(self, "interrupt")
   return true
 end
 
 function Plain:finish()
   if self.waits then
-    self.poll:stop()
-    self.events:try_send({ "eof" })
+    deliver(self, "eof")
   end
 end
 
@@ -243,10 +278,22 @@ function Plain.width()
 end
 
 function Plain:close()
-  if self.poll then
-    self.poll:close()
+  for _, handle in ipairs(self.handles) do
+    handle:close()
   end
   return true
+end
+
+-- After Ctrl-Z and fg the shell has written below the prompt.
+local function watch_continue(self)
+  local continued = luv.new_signal()
+  continued:start("sigcont", function()
+    if self.waits then
+      self.screen:write(self.prompt)
+    end
+  end)
+  continued:unref()
+  return continued
 end
 
 local function open_plain(screen, interactive)
@@ -254,13 +301,16 @@ local function open_plain(screen, interactive)
     interactive = interactive,
     screen = screen,
     events = channel(16),
+    stream = open_stream(),
     text = "",
-    parts = {},
+    from = 1, -- in `text`: the next line
+    parts = {}, -- what was read of a line that goes on
     bytes = 0,
     waits = false,
   }, Plain)
-  if luv.guess_handle(0) ~= "file" then
-    self.poll = luv.new_poll(0) -- nil for what cannot be watched, such as /dev/null
+  self.handles = { self.stream }
+  if interactive then
+    table.insert(self.handles, watch_continue(self))
   end
   return self
 end

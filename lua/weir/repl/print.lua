@@ -28,11 +28,16 @@ local function escape(char)
   return SHORT[char] or ("\\x%02x"):format(char:byte())
 end
 
--- U+0080 to U+009F are control characters, too.
+local function escape_character(text)
+  return ("\\u{%x}"):format(rawget(_G, "utf8").codepoint(text))
+end
+
+-- Beside U+0080 to U+009F: what ends lines (U+2028, U+2029), and what lets text run from right to left, so that it
+-- reads as something that it is not (U+200E, U+200F, U+202A to U+202E, U+2066 to U+2069).
 local function escape_wide(text)
-  return text:gsub("\194[\128-\159]", function(pair)
-    return ("\\u{%x}"):format(pair:byte(2))
-  end)
+  text = text:gsub("\194[\128-\159]", escape_character)
+  text = text:gsub("\226\128[\142\143\168-\174]", escape_character)
+  return text:gsub("\226\129[\166-\169]", escape_character)
 end
 
 local function is_utf8(text)
@@ -71,6 +76,16 @@ function M.clean(text, most)
   return clean(text)
 end
 
+--- A text of several lines that cannot do anything to a terminal.
+-- @tparam string text
+-- @tparam[opt=4000] number most bytes
+-- @treturn string
+function M.lines(text, most)
+  most = most or 4 * BYTES
+  local tail = #text > most and ("... (%d bytes)"):format(#text) or ""
+  return (cut(text, most):gsub("\t", "  "):gsub("[^\n]+", clean)) .. tail
+end
+
 local function quote(text)
   local tail = ""
   if #text > BYTES then
@@ -81,12 +96,12 @@ local function quote(text)
   return '"' .. clean(text) .. '"' .. tail
 end
 
-local function own_text(value)
+local function own_text(value, show)
   local ok, text = pcall(tostring, value)
   if not ok or type(text) ~= "string" then
     return ("a %s whose __tostring fails"):format(type(value))
   end
-  return M.clean(text)
+  return (show or M.clean)(text)
 end
 
 local function function_text(fn)
@@ -217,15 +232,18 @@ local function table_text(self, value, depth)
   return text
 end
 
+-- What the sentence of an error says already, and what is for those who debug weir.
+local SAID = { code = true, message = true, mistakes = true, traceback = true }
+
 -- An error: its sentence, and what else it knows.
 local function error_text(self, err, depth)
   local context = {}
   for key, value in next, err do
-    if key ~= "code" and key ~= "message" and key ~= "traceback" then
+    if not SAID[key] then
       context[key] = value
     end
   end
-  local text = "error " .. own_text(err)
+  local text = "error " .. own_text(err, depth == 0 and M.lines or nil)
   if next(context) == nil then
     return text
   end

@@ -17,15 +17,10 @@ local MOST = 65536
 
 -- Whoever reads a pipe and goes away ends the session quietly.
 local function put(self, file, text)
-  local ok, why = file:write(text)
-  if ok then
-    ok, why = file:flush()
-  end
-  if not ok and file == self.out then
-    self.broken = why
-    if self.on_broken then
-      self.on_broken(why)
-    end
+  local ok = file:write(text) and file:flush()
+  if not ok and file == self.out and not self.broken then
+    self.broken = true
+    self.on_broken()
   end
 end
 
@@ -154,11 +149,14 @@ function Screen:capture()
   end
 end
 
---- Makes one.
+--- Makes one. Whoever makes it sets `on_broken`, which is called when nobody reads what is written.
 -- @tparam file out
 -- @treturn table
 function M.new(out)
   return setmetatable({ out = out, waiting = {}, bytes = 0, asked = false }, Screen)
 end
+
+--- The same as `capture` for anything with a method `write(text, file)`.
+M.capture = Screen.capture
 
 return M

@@ -295,7 +295,7 @@ function Session:tail(name)
   if not link then
     return nil, errors.new("closed", "the application does not run")
   end
-  local opened, err = tail.open(link.broker, name, self.show)
+  local opened, err = tail.open(link.broker, name, self.show, self.is_watched)
   if not opened then
     return nil, err
   end

@@ -436,8 +436,11 @@ local STRAY = "a task called coroutine.yield(), and nobody resumes it; wait with
 -- each: there the task ends.
 local raise_at_yield = not rawget(_G, "jit") and function(co)
   local hook, mask, count = debug.gethook(co)
+  if type(hook) ~= "function" then
+    hook, mask, count = nil, "", 0 -- one of C can only be taken away
+  end
   debug.sethook(co, function()
-    debug.sethook(co, hook, mask or "", count or 0)
+    debug.sethook(co, hook, mask, count)
     error(STRAY, 2)
   end, "", 1)
 end

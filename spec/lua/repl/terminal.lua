@@ -13,11 +13,11 @@ function M.missing()
 end
 
 --- Plays one.
--- @tparam table scenario as spec/terminal.py says; `words` follow `weir repl`
+-- @tparam table scenario as spec/terminal.py says; `words` follow `weir repl`, or `program`
 -- @treturn table `output`, `status`, `failed`
 function M.play(scenario)
   local dir, remove = shell.scratch()
-  local words = { "lua/bin/weir", "repl" }
+  local words = scenario.program or { "lua/bin/weir", "repl" }
   for _, word in ipairs(scenario.words or {}) do
     words[#words + 1] = word
   end

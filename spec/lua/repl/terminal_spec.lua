@@ -210,6 +210,29 @@ describe("weir repl in a terminal", function()
     assert.is_true(#output < 10000)
   end)
 
+  it("keeps the line whole on ten columns while others print and the terminal is resized", function()
+    terminal.passes({
+      columns = 10,
+      rows = 8,
+      steps = steps(line("gate = weir.channel(1)"), line("function f() gate:recv() print('0123456789abc') end"),
+        line("for _ = 1, 2 do weir.spawn(f) end"), line("function g() weir.sleep(0.1) gate:send(1) end"),
+        line("weir.spawn(g)", "weir.task"), { "send", "1 + 2 + 3 + 4 + 5" },
+        { "screen", { "0123456789", "abc", "> 1 + 2 +", "3 + 4 + 5" } },
+        { "resize", 8, 12 }, { "screen", { "> 1 + 2 + 3", "+ 4 + 5" } }, { "send", INTERRUPT },
+        { "screen", { "> 1 + 2 + 3", "+ 4 + 5^C", ">" } }, line("weir.spawn(g)", "weir.task"),
+        { "send", "'世世世世世世'" }, { "screen", { "0123456789ab", "c", "> '世世世世", "世世'" } },
+        send(ENTER, '"世世世世世世"'), prompt, leave),
+    })
+  end)
+
+  it("discards a line of several rows with Ctrl-C in its middle", function()
+    terminal.passes({
+      columns = 12,
+      steps = steps({ "send", "1234567890123456789012345" }, { "screen", { "> 1234567890", "123456789012", "345" } },
+        { "send", "\1" .. INTERRUPT }, { "screen", { "> 1234567890", "123456789012", "345^C", ">" } }, leave),
+    })
+  end)
+
   it("works on a narrow terminal and when that is resized", function()
     terminal.passes({
       columns = 12,
@@ -223,8 +246,118 @@ describe("weir repl in a terminal", function()
 
   it("reads pasted lines one by one", function()
     terminal.passes({
-      steps = steps({ "send", "a = 1\rb = 2\ra + b\r" }, { "expect", "\r\n3\r\n" }, { "expect", "> " }, leave),
+      steps = steps({ "send", "a = 1\rb = 2\ra + b\r" }, { "expect", "a + b\r\n" }, { "expect", "3\r\n" },
+        { "expect", "> " }, leave),
     })
+  end)
+
+  it("takes text that is pasted between marks as it is, whatever it contains", function()
+    terminal.passes({
+      steps = steps({ "send", "\27[200~x = {\r\n\t'a', --\27[A\4\n}\27[20" }, { "send", "1~\r" }, { "expect", "> " },
+        line("x", '{ "a" }'), send("\27[200~1 + 4", "1 + 4"), send("1\27[201~", "1"), send(ENTER, "42"), prompt, leave),
+    })
+  end)
+
+  it("takes a long line that is pasted at once", function()
+    terminal.passes({
+      steps = steps({ "send", "\27[200~x = '" .. ("y"):rep(20000) .. "'\27[201~" .. ENTER },
+        { "expect", "\27[?2004h> " }, line("#x", "20000"), leave),
+    })
+  end)
+
+  it("forgets what is pasted at Ctrl-C", function()
+    terminal.passes({ steps = steps(send("\27[200~lost", "lost"), send(INTERRUPT, "> "), line("1", "1"), leave) })
+  end)
+
+  it("writes all of what is much, however slowly the terminal takes it", function()
+    local output = terminal.passes({ steps = steps(line("for i = 1, 5e4 do print(i) end", "\n50000\r\n"), leave) })
+    assert.equal(50000, select(2, output:gsub("\n%d+\r", "")) + 1)
+  end)
+
+  it("shows some of what goes by where much does, and counts the rest", function()
+    terminal.passes({
+      steps = steps(line(".tail a", "showing a"), line("to_a = app:publisher({ to = 'a' })"),
+        send("for i = 1, 1e3 do to_a:publish(i) end" .. ENTER, "a <- 20\r\n"), { "expect", "a: 980 more\r\n" },
+        { "expect", "> " }, leave),
+    })
+  end)
+
+  it("stops at Ctrl-Z as the shell wants it, and goes on where it was", function()
+    local dir, remove = shell.scratch()
+    finally(remove)
+    terminal.passes({
+      program = { "sh", "-i" },
+      env = { WEIR_HISTORY = "", PS1 = "shell: ", ENV = "", DUE = dir .. "/due" },
+      steps = {
+        { "expect", "shell: " }, { "send", "lua/bin/weir repl\r" }, { "expect", "> " },
+        -- What falls due while it is stopped comes when it goes on.
+        { "send", "file = os.getenv('DUE')\r" }, { "expect", "> " },
+        { "send", "function due() while not io.open(file) do weir.sleep(0.01) end print('it is ' .. 'due') end\r" },
+        { "expect", "> " }, { "send", "weir.spawn(due)\r" }, { "expect", "weir.task" }, { "expect", "> " },
+        { "send", "1 + 2" }, { "expect", "1 + 2" }, { "send", "\26" }, { "expect", "shell: " },
+        { "send", "stty -a\r" }, { "expect", " icanon " }, { "expect", " echo " }, { "expect", "shell: " },
+        { "send", "touch $DUE\r" }, { "expect", "shell: " }, { "send", "fg\r" }, { "expect", "it is due\r\n" },
+        { "expect", "> 1 + 2" }, { "send", " + 3\r" }, { "screen", { "it is due", "> 1 + 2 + 3", "6", ">" } },
+        -- An input that runs.
+        { "send", "while true do weir.sleep(0.01) print('tick') end\r" }, { "expect", "\r\ntick\r\n" },
+        { "send", "\26" }, { "expect", "shell: " },
+        { "send", "fg\r" }, { "expect", "lua/bin/weir repl\r\n" }, { "expect", "tick\r\n" }, { "send", INTERRUPT },
+        { "expect", "interrupted by Ctrl-C" },
+        { "expect", "> " }, { "send", EOF }, { "expect", "shell: " }, { "send", "exit\r" }, { "quit" },
+      },
+    })
+  end)
+
+  it("ends with Ctrl-C whatever computes: a handler, a coroutine, what a value says of itself", function()
+    local spin = "function() while true do end end"
+    terminal.passes({
+      steps = steps(
+        line("app:subscriber('spin', { retry = { max_attempts = 1 } }, " .. spin .. ")", "weir.registration"),
+        send(".publish spin 1" .. ENTER, "\r\n"), send(INTERRUPT, "interrupted by Ctrl-C"), { { "expect", "> " } },
+        send("coroutine.wrap(" .. spin .. ")()" .. ENTER, "\r\n"), send(INTERRUPT, "interrupted by Ctrl-C"),
+        { { "expect", "> " } },
+        send("setmetatable({}, { __tostring = " .. spin .. " })" .. ENTER, "\r\n"), send(INTERRUPT, "__tostring fails"),
+        { { "expect", "> " } }, line("1", "1"), leave),
+    })
+  end)
+
+  it("tells of a task that yields to nobody", function()
+    terminal.passes({
+      steps = steps(line("weir.spawn(function() coroutine.yield() end):join()", "that block with weir.wrap"), leave),
+    })
+  end)
+
+  it("ends with a second Ctrl-C what catches the first", function()
+    terminal.passes({
+      steps = steps(send("while true do pcall(function() while true do end end) end" .. ENTER, "\r\n"),
+        -- The first is below its ^C when it was caught.
+        send(INTERRUPT, "^C\r\n"), send(INTERRUPT, "interrupted by Ctrl-C"), { { "expect", "> " } },
+        line("1", "1"), leave),
+    })
+  end)
+
+  it("ends at SIGTERM and SIGHUP whatever computes", function()
+    for name, status in pairs({ SIGTERM = 143, SIGHUP = 129 }) do
+      local result = terminal.play({
+        env = { WEIR_HISTORY = "" },
+        steps = { { "expect", "> " }, { "send", "while true do pcall(function() while true do end end) end" .. ENTER },
+          { "expect", "\r\n" }, { "signal", name }, { "quit" } },
+      })
+      assert.equal(require("cjson").null, result.failed)
+      assert.equal(status, result.status)
+      assert.is_true(result.canonical)
+    end
+  end)
+
+  it("dies of a second SIGTERM when nothing sees to the first, the terminal as it was", function()
+    local result = terminal.play({
+      env = { WEIR_HISTORY = "" },
+      steps = { { "expect", "> " }, { "send", "('a'):rep(40):find(('a*'):rep(40) .. 'b')" .. ENTER },
+        { "expect", "\r\n" }, { "signal", "SIGTERM" }, { "signal", "SIGTERM" }, { "quit" } },
+    })
+    assert.equal(require("cjson").null, result.failed)
+    assert.equal(143, result.status)
+    assert.is_true(result.canonical)
   end)
 
   it("reads whole lines where the terminal cannot edit, and says so", function()
