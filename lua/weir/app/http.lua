@@ -164,9 +164,22 @@ local function measure(self)
   end
 end
 
+-- Workers of `weir run --workers` are processes of their own, and each tells of itself: the first one at the address,
+-- the others at the ports, or sockets, that follow.
+local function address_of(self)
+  local address, number = self.options.listen, tonumber(os.getenv("WEIR_WORKER")) or 1
+  local start, port = address:match("^(tcp://.*:)(%d+)$")
+  if number == 1 or port == "0" then
+    return address
+  elseif port then
+    return ("%s%d"):format(start, port + number - 1)
+  end
+  return address:find("^unix:") and ("%s.%d"):format(address, number) or address
+end
+
 local function open(self)
   local log = self.app:logger()
-  local server, err = http.listen(self.options.listen, self.handler, {
+  local server, err = http.listen(address_of(self), self.handler, {
     insecure = self.options.insecure,
     hosts = self.options.hosts,
     log = log,
@@ -196,7 +209,8 @@ end
 --- Lets an application serve them while it runs.
 -- @tparam table app
 -- @tparam table options
--- @tparam string options.listen an address, such as "tcp://127.0.0.1:9090" (port 0: any)
+-- @tparam string options.listen an address, such as "tcp://127.0.0.1:9090" (port 0: any); worker N of
+--   `weir run --workers` adds N - 1 to the port
 -- @tparam[opt=false] boolean options.insecure listen on addresses that other machines reach, too
 -- @tparam[opt] {string,...} options.hosts names, besides those of this machine, under which it may be asked
 -- @param[opt] options.network of `weir.network`, whose streams are measured, too

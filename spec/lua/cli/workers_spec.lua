@@ -1,3 +1,4 @@
+local cjson = require("cjson")
 local luv = require("luv")
 local scope = require("spec.lua.scope")
 local shell = require("spec.house.shell")
@@ -90,6 +91,21 @@ describe("weir run --workers", function()
     assert.same({ 130, 2 }, { status, count(out, "ended %d") })
   end)
 
+  it("has each serve its own metrics, at ports that follow each other", function()
+    local first = 20000 + luv.os_getpid() % 10000
+    local path = file_of(APP .. ("app:http{ listen = 'tcp://127.0.0.1:%d' } return app"):format(first))
+    local program = start("run", path, "--workers", "2")
+    await_count(program, "up %d", 2)
+    for worker = 1, 2 do
+      local url = ("http://127.0.0.1:%d"):format(first + worker - 1)
+      local status, out, err = weir("top", url, "--once", "--json", "--interval", "0.05")
+      assert.same({ 0, "" }, { status, err })
+      assert.equal("orders", cjson.decode(out).apps[1].app)
+    end
+    program:kill("sigterm")
+    assert.equal(143, (program:wait()))
+  end)
+
   it("starts a worker again that was killed, and leaves the others", function()
     local program = start("run", file_of(APP .. "return app"), "--workers", "2")
     await_count(program, "up %d", 2)
@@ -127,6 +143,20 @@ describe("weir run --workers", function()
     assert.matches("worker fails again and again failures=10 worker=1\n", err)
     assert.matches("\nweir: a worker failed again and again; see its errors above\n$", err)
     assert.equal(1, count(out, "down 2"))
+  end)
+
+  it("begins anew to count when a worker did its work for a while", function()
+    local path = file_of(APP .. [[
+      app:on("started", function() weir.spawn(function() weir.sleep(0.2) os.exit(3) end) end)
+      return app
+    ]])
+    local program = start_hurried(100, "run", path, "--workers", "1")
+    program:await(function()
+      return count(program:err(), "again_in") >= 4
+    end)
+    assert.equal(count(program:err(), "again_in"), count(program:err(), 'again_in="0.1 s"'))
+    program:kill("sigterm")
+    assert.equal(143, (program:wait()))
   end)
 
   it("kills at last what does not end", function()
@@ -357,7 +387,7 @@ describe("weir run --reload", function()
     await_error(program, "the new one does not start: the other workers stay as they are")
     assert.is_true(is_alive(pid_of(program, 2)))
     rewrite(path, APP .. "app:on('started', function() say('new') end) return app")
-    await_count(program, "new %d", 2)
+    await_count(program, "new 2", 1)
     assert.equal(1, count(program:out(), "down 2"))
     program:kill("sigterm")
     assert.equal(143, (program:wait()))
