@@ -21,7 +21,9 @@ file and shows that.]],
   },
   notes = [[
 Keys: q or Ctrl-C ends; left and right choose the column by which subscriptions are sorted, r turns
-the order round; up, down, page up, page down and home scroll; p pauses; space looks at once.
+the order round; up, down, page up, page down, home and end scroll; p pauses; space looks at once;
+Ctrl-Z stops, until fg. What an application of a file prints goes to the standard error with --once
+and --json; else the last line of it, or of its log, is at the bottom.
 
 An address that does not answer is tried again with each look, and what was seen last stays. With
 --once or --json it is an error. NO_COLOR leaves out all styles.]],
@@ -130,7 +132,12 @@ function keys.p(self)
 end
 
 keys[" "] = function(self)
+  self.now = true
   self.wake:try_send(true)
+end
+
+function keys.stop(self)
+  self.screen:suspend()
 end
 
 local function scrolls(lines)
@@ -151,12 +158,26 @@ end
 -- Looks in a task of its own, so that keys are heard meanwhile.
 local function looker(self, events)
   while not self.over do
-    if not self.state.paused then
+    if self.now or not self.state.paused then
+      self.now = false
       look_again(self)
       events:send("looked")
     end
     self.wake:recv(not self.state.paused and self.interval or nil)
   end
+end
+
+-- What goes wrong in it ends everything.
+local function guarded(self, events)
+  local ok, err = pcall(looker, self, events)
+  if not ok and not self.over then
+    self.broken = err
+    events:send("broken")
+  end
+end
+
+function keys.broken(self)
+  error(self.broken, 0)
 end
 
 local function ended(self)
@@ -172,7 +193,7 @@ local function live(self, console)
   self.screen = require("weir.top.screen").open(console.out, (os.getenv("NO_COLOR") or "") == "", function(key)
     events:try_send(key)
   end)
-  local task = weir.spawn(looker, self, events)
+  local task = weir.spawn(guarded, self, events)
   local ok, err = pcall(function()
     local there = draw(self)
     while there do
@@ -248,6 +269,30 @@ end
 
 -- --- the command ----------------------------------------------------------------------------------
 
+-- Runs the application of a file. What it prints must not be within the picture, or the JSON.
+local function run_file(options)
+  local luv = require("luv")
+  for _, pair in ipairs(options.env or {}) do
+    luv.os_setenv(pair[1], pair[2])
+  end
+  local load, output = require("weir.app.load"), require("weir.top.output").new()
+  local app, err, source
+  if options.once or options.json then
+    app, err = load.aside(options.source)
+  else
+    output:capture()
+    app, err = load(options.source)
+  end
+  if app then
+    source, err = require("weir.top.source").application(app, output)
+  end
+  if not source then
+    output:release()
+    return nil, text_of(err)
+  end
+  return source, nil, output
+end
+
 local function open(options)
   local source = require("weir.top.source")
   local url = source.url(options.source)
@@ -257,20 +302,11 @@ local function open(options)
     end
     return source.remote(url)
   end
-  local luv = require("luv")
-  for _, pair in ipairs(options.env or {}) do
-    luv.os_setenv(pair[1], pair[2])
-  end
-  local app, err = require("weir.app.load")(options.source)
-  if not app then
-    return nil, err.message
-  end
-  app, err = source.application(app)
-  return app, err and text_of(err)
+  return run_file(options)
 end
 
 local function watch(options, console)
-  local source, err = open(options)
+  local source, err, output = open(options)
   if not source then
     return nil, err
   end
@@ -287,6 +323,9 @@ local function watch(options, console)
   broken_pipe:start("sigpipe")
   local ok, status, why = pcall(run, self, console, options)
   source:close()
+  if output then
+    output:release()
+  end
   broken_pipe:close()
   if not ok then
     error(status, 0)

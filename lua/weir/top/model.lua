@@ -38,8 +38,15 @@ local RUNTIME = {
 
 -- --- one moment -----------------------------------------------------------------------------------
 
-local function row_of(list, labels, ...)
-  local names = { ... }
+-- What names the rows of a group.
+local KEYS = {
+  subscriptions = { "app", "broker", "handler", "destination" },
+  published = { "app", "broker", "destination" },
+  brokers = { "app", "broker" },
+  streams = { "stream", "side" },
+}
+
+local function new_row(list, names, labels)
   local parts = {}
   for i, name in ipairs(names) do
     local value = labels[name] or ""
@@ -57,23 +64,34 @@ local function row_of(list, labels, ...)
   return row
 end
 
+-- The row of a group; that of labels that came before is known.
+local function row_of(self, group, labels)
+  local known = self.known_rows[group]
+  local row = known[labels]
+  if not row then
+    row = new_row(self[group], KEYS[group], labels)
+    known[labels] = row
+  end
+  return row
+end
+
 local function add(values, field, value)
   values[field] = (values[field] or 0) + value
 end
 
-local function bucket(buckets, labels, value)
-  local bound = tonumber(labels.le) or labels.le == "+Inf" and math.huge
+local function bucket(buckets, le, value)
+  local bound = tonumber(le) or le == "+Inf" and math.huge
   if bound then
     add(buckets, bound, value)
   end
 end
 
 local function subscription(self, labels)
-  return row_of(self.subscriptions, labels, "app", "broker", "handler", "destination")
+  return row_of(self, "subscriptions", labels)
 end
 
 local function broker(self, labels)
-  return row_of(self.brokers, labels, "app", "broker")
+  return row_of(self, "brokers", labels)
 end
 
 local readers = {}
@@ -82,16 +100,16 @@ function readers.weir_messages_processed_total(self, labels, value)
   add(subscription(self, labels).outcomes, labels.outcome or "", value)
 end
 
-function readers.weir_process_duration_seconds_bucket(self, labels, value)
-  bucket(subscription(self, labels).buckets, labels, value)
+function readers.weir_process_duration_seconds_bucket(self, labels, value, le)
+  bucket(subscription(self, labels).buckets, le, value)
 end
 
-function readers.weir_loop_lag_seconds_bucket(self, labels, value)
-  bucket(self.loop_lag, labels, value)
+function readers.weir_loop_lag_seconds_bucket(self, _, value, le)
+  bucket(self.loop_lag, le, value)
 end
 
 function readers.weir_messages_published_total(self, labels, value)
-  local row = row_of(self.published, labels, "app", "broker", "destination")
+  local row = row_of(self, "published", labels)
   add(row.counts, labels.status == "ok" and "ok" or "failed", value)
 end
 
@@ -110,18 +128,18 @@ end
 local function read(self, sample)
   local name, labels, value = sample.name, sample.labels, sample.value
   local reader = readers[name]
-  if value ~= value then
-    return
+  if value ~= value or value == math.huge or value == -math.huge then
+    return -- none of these is a number of weir's, and no rate can be made of it
   elseif reader then
-    reader(self, labels, value)
+    reader(self, labels, value, sample.le)
   elseif COUNTS[name] then
     add(subscription(self, labels).counts, COUNTS[name], value)
   elseif LEVELS[name] then
     add(subscription(self, labels).levels, LEVELS[name], value)
   elseif STREAM_COUNTS[name] then
-    add(row_of(self.streams, labels, "stream", "side").counts, STREAM_COUNTS[name], value)
+    add(row_of(self, "streams", labels).counts, STREAM_COUNTS[name], value)
   elseif STREAM_LEVELS[name] then
-    add(row_of(self.streams, labels, "stream", "side").levels, STREAM_LEVELS[name], value)
+    add(row_of(self, "streams", labels).levels, STREAM_LEVELS[name], value)
   elseif RUNTIME[name] then
     add(self.runtime, RUNTIME[name], value)
   end
@@ -141,11 +159,13 @@ function M.snapshot(samples, time)
     runtime = {},
     loop_lag = {},
     known = false,
+    known_rows = { subscriptions = {}, published = {}, brokers = {}, streams = {} },
   }
   for _, sample in ipairs(samples) do
     self.known = self.known or sample.name:find("^weir_") ~= nil
     read(self, sample)
   end
+  self.known_rows = nil
   return self
 end
 

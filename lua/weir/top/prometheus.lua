@@ -4,10 +4,11 @@
 
 local M = {}
 
--- Samples of one text.
-local MOST = 200000
+-- Samples of one text, and lines after which others have a turn.
+local MOST, TURN = 200000, 2000
 
 local SPECIAL = { ["+inf"] = math.huge, inf = math.huge, ["-inf"] = -math.huge, nan = 0 / 0 }
+-- What is after a backslash in a value of a label; others stay as they are.
 local ESCAPES = { ["\\\\"] = "\\", ["\\n"] = "\n", ['\\"'] = '"' }
 
 local function number(text)
@@ -46,7 +47,16 @@ local function read_labels(line, at)
   return labels, at + 1
 end
 
--- One sample; nil for what is none.
+-- The value after the labels, before which there may be spaces, and after which a time.
+local function read_value(line, at)
+  local value, rest = line:match("^[ \t]*(%S+)[ \t]*(.-)[ \t]*$", at)
+  value = value and number(value)
+  if value and (rest == "" or rest:find("^-?%d+$")) then
+    return value
+  end
+end
+
+-- A sample of any form; nil for what is none.
 local function read_line(line)
   local name, at = line:match("^([%a_:][%w_:]*)[ \t]*()")
   if not name then
@@ -59,32 +69,60 @@ local function read_line(line)
       return nil
     end
   end
-  local value, rest = line:match("^[ \t]*(%S+)[ \t]*(.-)[ \t]*$", at)
+  local value = read_value(line, at)
+  if value then
+    local le = labels.le
+    labels.le = nil
+    return { name = name, labels = labels, le = le, value = value }
+  end
+end
+
+-- The same for the usual form, as `/metrics` of weir has it: name{labels} value, with `le` as the last label. The same
+-- labels are in many lines; they are read once, and are one table. `seen` is by their text.
+local function read_usual(line, seen)
+  local name, text, value = line:match("^([%a_:][%w_:]*){(.*)} (%S+)$")
   value = value and number(value)
-  if not value or rest ~= "" and not rest:find("^-?%d+$") then
+  if not value then
     return nil
   end
-  return { name = name, labels = labels, value = value }
+  local before, le = text:match('^(.*),le="([^"\\]*)"$')
+  text = before or text
+  local labels = seen[text]
+  if not labels then
+    local at
+    labels, at = read_labels(text .. "}", 1)
+    if not labels or at <= #text + 1 or labels.le then
+      return nil -- a brace within a value, perhaps
+    end
+    seen[text] = labels
+  end
+  return { name = name, labels = labels, le = le, value = value }
 end
 
 --- Reads a text.
 -- @tparam string text
--- @treturn ?{table,...} samples, each with `name`, `labels` and `value`
+-- @tparam[opt] function pause is called now and then, so that others have a turn
+-- @treturn ?{table,...} samples, each with `name`, `labels` (not to be changed: samples share them), `le` (the bound of
+--   a bucket) and `value`
 -- @treturn ?string what is wrong with it
-function M.parse(text)
-  local samples, count = {}, 0
+function M.parse(text, pause)
+  local samples, seen, count = {}, {}, 0
   for line in text:gmatch("[^\n]+") do
     count = count + 1
-    line = line:gsub("\r$", "")
-    if not line:find("^[ \t]*#") and line:find("%S") then
-      local sample = read_line(line)
+    local sample = read_usual(line, seen)
+    if not sample and not line:find("^[ \t]*#") and line:find("%S") then
+      sample = read_line((line:gsub("\r$", "")))
       if not sample then
         local shown = line:sub(1, 60):gsub("[%c\128-\255]", "?")
         return nil, ("line %d is no metric: %s"):format(count, shown)
-      elseif #samples == MOST then
-        return nil, ("there are more than %d metrics"):format(MOST)
       end
-      samples[#samples + 1] = sample
+    end
+    if #samples == MOST then
+      return nil, ("there are more than %d metrics"):format(MOST)
+    end
+    samples[#samples + 1] = sample
+    if pause and count % TURN == 0 then
+      pause()
     end
   end
   return samples
@@ -95,18 +133,14 @@ end
 -- @treturn {table,...}
 function M.samples(families)
   local samples = {}
-  local function add(name, labels, value)
-    samples[#samples + 1] = { name = name, labels = labels, value = value }
+  local function add(name, labels, value, le)
+    samples[#samples + 1] = { name = name, labels = labels, le = le, value = value }
   end
   for _, family in ipairs(families) do
     for _, series in ipairs(family.series) do
       if series.buckets then
         for _, bucket in ipairs(series.buckets) do
-          local labels = { le = bucket.le }
-          for name, value in pairs(series.labels) do
-            labels[name] = value
-          end
-          add(family.name .. "_bucket", labels, bucket.count)
+          add(family.name .. "_bucket", series.labels, bucket.count, bucket.le)
         end
         add(family.name .. "_sum", series.labels, series.sum)
         add(family.name .. "_count", series.labels, series.count)

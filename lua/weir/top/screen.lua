@@ -18,7 +18,9 @@ local SEQUENCES = {
   ["OA"] = "up", ["OB"] = "down", ["OC"] = "right", ["OD"] = "left", ["OH"] = "home", ["OF"] = "end",
   ["[5~"] = "page up", ["[6~"] = "page down", ["[1~"] = "home", ["[4~"] = "end",
 }
-local NAMES = { ["\3"] = "interrupt", ["\4"] = "end of input", ["\12"] = "redraw", ["\27"] = "escape" }
+local NAMES = {
+  ["\3"] = "interrupt", ["\4"] = "end of input", ["\12"] = "redraw", ["\26"] = "stop", ["\27"] = "escape",
+}
 
 -- The keys in what came at once. A sequence that is not known is no key.
 local function keys_of(data)
@@ -62,11 +64,58 @@ function Screen:draw(lines)
   return self.out:write(table.concat(parts)) ~= nil and self.out:flush() ~= nil
 end
 
-local function watch(self, name)
+local function watch(self, name, fn)
   local signal = luv.new_signal()
   self.handles[#self.handles + 1] = signal
-  signal:start(name, function()
-    self.on_key(name == "sigwinch" and "resize" or "interrupt")
+  signal:start(name, fn)
+  return signal
+end
+
+-- Takes the terminal over, as it was left: libuv thinks that it is in raw mode until it is told otherwise.
+local function enter(self)
+  if self.input then
+    self.input:set_mode(0)
+    self.input:set_mode(1)
+  end
+  self.out:write(ENTER)
+  self.out:flush()
+end
+
+local function leave(self)
+  if self.input then
+    self.input:set_mode(0)
+  end
+  self.out:write(LEAVE)
+  self.out:flush()
+end
+
+--- Gives the terminal back and stops the program and those that it runs with, as Ctrl-Z does, until it is told to go
+-- on. Where no shell could tell it that, it does not stop.
+function Screen:suspend()
+  leave(self)
+  self.stop_signal:stop()
+  luv.kill(0, "sigtstp")
+  self.stop_signal:start("sigtstp", self.on_stop)
+  enter(self)
+  self.on_key("resize")
+end
+
+local function watch_signals(self)
+  watch(self, "sigwinch", function()
+    self.on_key("resize")
+  end)
+  for _, name in ipairs({ "sigint", "sigterm", "sighup" }) do
+    watch(self, name, function()
+      self.on_key("interrupt")
+    end)
+  end
+  self.on_stop = function()
+    self:suspend()
+  end
+  self.stop_signal = watch(self, "sigtstp", self.on_stop)
+  watch(self, "sigcont", function() -- it was stopped without being asked
+    enter(self)
+    self.on_key("resize")
   end)
 end
 
@@ -79,27 +128,25 @@ function Screen:close()
   for _, handle in ipairs(self.handles) do
     handle:close()
   end
+  leave(self)
   if self.input then
     self.input:read_stop()
-    self.input:set_mode(0)
     self.input:close()
   end
   if self.tty and self.tty ~= self.input then
     self.tty:close()
   end
-  self.out:write(LEAVE)
-  self.out:flush()
 end
 
 --- Takes the terminal of the standard input and output over.
 -- @param out the file to draw on
 -- @tparam boolean colour whether text may have styles
--- @tparam function on_key gets the name of each key; "interrupt" for Ctrl-C and signals that end programs, and "resize"
+-- @tparam function on_key gets the name of each key; "interrupt" for Ctrl-C and signals that end programs, "resize"
+--   where all is to be drawn again, and "stop" for Ctrl-Z, which `suspend` is the answer to
 function M.open(out, colour, on_key)
   local self = setmetatable({ out = out, colour = colour, on_key = on_key, handles = {} }, Screen)
   if luv.guess_handle(0) == "tty" then
     self.input = luv.new_tty(0, true)
-    self.input:set_mode(1)
     self.input:read_start(function(_, data)
       for _, key in ipairs(keys_of(data or "\3")) do
         on_key(key)
@@ -107,11 +154,8 @@ function M.open(out, colour, on_key)
     end)
   end
   self.tty = luv.new_tty(1, false) or self.input
-  for _, name in ipairs({ "sigwinch", "sigint", "sigterm", "sighup" }) do
-    watch(self, name)
-  end
-  out:write(ENTER)
-  out:flush()
+  watch_signals(self)
+  enter(self)
   return self
 end
 

@@ -21,8 +21,8 @@ local MOST_BYTES, TIMEOUT = 16 * 1024 * 1024, 5
 -- @treturn ?string nil where it is no address
 function M.url(text)
   if not text:find("^https?://") then
-    local host = text:match("^[%w.-]*:%d+$") or text:match("^[%w.-]*:%d+/.*$") or text:match("^%[[%x:]+%]:%d+$")
-    if not host then
+    if not (text:find("^[%w._-]*:%d+$") or text:find("^[%w._-]*:%d+/") or text:find("^%[[%x:.]+%]:%d+$")
+      or text:find("^%[[%x:.]+%]:%d+/")) then
       return nil
     end
     text = "http://" .. (text:sub(1, 1) == ":" and "127.0.0.1" or "") .. text
@@ -37,6 +37,15 @@ end
 local Remote = {}
 Remote.__index = Remote
 
+-- An error of the client, which names the whole address.
+local function without_password(self, err)
+  if self.name == self.url then
+    return err
+  end
+  local whole = self.url:gsub("%p", "%%%0")
+  return errors.new(err.code, (err.message:gsub(whole, (self.name:gsub("%%", "%%%%")))))
+end
+
 function Remote:sample()
   local response, err = self.http:request({
     url = self.url,
@@ -44,20 +53,20 @@ function Remote:sample()
     timeout = TIMEOUT,
   })
   if not response then
-    return nil, err
+    return nil, without_password(self, err)
   end
   local text
   text, err = response:body(MOST_BYTES)
   response:close()
   if not text then
-    return nil, err
+    return nil, without_password(self, err)
   elseif response.status ~= 200 then
-    return nil, errors.new("http", ("the status is %d, not 200: %s"):format(response.status, self.url))
+    return nil, errors.new("http", ("the status is %d, not 200: %s"):format(response.status, self.name))
   end
   local samples
-  samples, err = prometheus.parse(text)
+  samples, err = prometheus.parse(text, runtime.pause)
   if not samples then
-    return nil, errors.new("parse", ("this is no text of metrics: %s: %s"):format(err, self.url))
+    return nil, errors.new("parse", ("this is no text of metrics: %s: %s"):format(err, self.name))
   end
   return samples
 end
@@ -67,9 +76,10 @@ function Remote:close()
 end
 
 --- The metrics of an address.
--- @tparam string url whole
+-- @tparam string url whole; what is shown of it has no password
 function M.remote(url)
-  return setmetatable({ name = url, url = url, http = runtime.http({ max_connections = 1 }) }, Remote)
+  local name = url:gsub("^(https?://)[^/]*@", "%1")
+  return setmetatable({ name = name, url = url, http = runtime.http({ max_connections = 1 }) }, Remote)
 end
 
 -- --- applications ---------------------------------------------------------------------------------
@@ -82,7 +92,7 @@ function Local:sample()
 end
 
 function Local:log()
-  return self.last
+  return self.output.last
 end
 
 function Local:ended()
@@ -100,11 +110,12 @@ end
 
 --- An application, which is started.
 -- @tparam table app
+-- @tparam table output of `weir.top.output`: what the application says
 -- @treturn ?table the source; or nil and why it does not start
-function M.application(app)
-  local self = setmetatable({ app = app, name = ("%s %s"):format(app.title, app.version) }, Local)
+function M.application(app, output)
+  local self = setmetatable({ app = app, output = output, name = ("%s %s"):format(app.title, app.version) }, Local)
   app.options.log = require("weir.log").new({ level = "info", colour = false, out = function(line)
-    self.last = line:match("^[^\n]*")
+    output:note(line)
   end })
   local running, err = app:start()
   if not running then

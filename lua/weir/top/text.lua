@@ -1,6 +1,8 @@
 --- Text on a terminal: how wide it is, cut and padded; numbers that fit into few columns.
 -- @module weir.top.text
 
+local text_of = require("weir.cli.text")
+
 local M = {}
 
 -- Characters of two columns, and of none: the ranges that are in use.
@@ -11,6 +13,9 @@ local WIDE = {
 local EMPTY = {
   { 0x300, 0x36F }, { 0x200B, 0x200F }, { 0x202A, 0x202E }, { 0x2060, 0x206F }, { 0xFE00, 0xFE0F },
 }
+
+-- Bytes of a text that are shown at most.
+local MOST_BYTES = 2048
 
 local function within(ranges, code)
   for _, range in ipairs(ranges) do
@@ -25,19 +30,18 @@ local function columns(code)
   return code < 0x300 and 1 or within(EMPTY, code) and 0 or within(WIDE, code) and 2 or 1
 end
 
---- A text that moves no cursor: control characters and bytes that are no UTF-8 become "?".
+--- A text in one line that moves no cursor and turns no line round; what no terminal has columns for is cut.
 -- @param value anything
 -- @treturn string
 function M.clean(value)
-  local text = tostring(value):gsub("%c", "?")
-  if not utf8.len(text) then
-    text = text:gsub("[\128-\255]", "?")
-  end
-  return (text:gsub("\u{0080}", "?"):gsub("\194[\128-\159]", "?"))
+  return text_of.line(tostring(value), MOST_BYTES)
 end
 
 --- Columns of a clean text.
 function M.width(text)
+  if not text:find("[\128-\255]") then
+    return #text
+  end
   local width = 0
   for _, code in utf8.codes(text) do
     width = width + columns(code)

@@ -139,7 +139,7 @@ local function many_brokers(rows)
 end
 
 local function table_lines(lines, about, data, options)
-  local rows, title, columns, label = data[about[1]], about[2], about[3], about[4]
+  local rows, title, columns = data[about[1]], about[2], about[3]
   if #rows == 0 then
     return
   end
@@ -153,11 +153,20 @@ local function table_lines(lines, about, data, options)
   lines[#lines + 1] = { fit(title, left) .. table.concat(cells), style = "heading" }
   local many = many_brokers(rows)
   for _, row in ipairs(sorted(rows, columns, options.sort, options.reverse)) do
-    for i, column in ipairs(chosen) do
-      cells[i] = " " .. fit(column[4](column[3](row)), column[2], true)
-    end
-    lines[#lines + 1] = { fit(clean(label(row, many)), left) .. table.concat(cells), row = true }
+    lines[#lines + 1] = { row = row, about = about, chosen = chosen, left = left, many = many }
   end
+end
+
+-- The text of a row, which is made when it is clear that it is seen.
+local function written(line)
+  if line.row then
+    local cells = {}
+    for i, column in ipairs(line.chosen) do
+      cells[i] = " " .. fit(column[4](column[3](line.row)), column[2], true)
+    end
+    line[1] = fit(clean(line.about[4](line.row, line.many)), line.left) .. table.concat(cells)
+  end
+  return line
 end
 
 -- --- the whole ------------------------------------------------------------------------------------
@@ -235,6 +244,9 @@ function M.lines(state, options)
     end
   end
   if not options.height then
+    for _, line in ipairs(lines) do
+      written(line)
+    end
     return lines, 0
   end
   local foot = {}
@@ -251,7 +263,7 @@ function M.lines(state, options)
     shown[i] = lines[i]
   end
   for i = 1, math.max(0, math.min(room, body)) do
-    shown[#shown + 1] = lines[fixed + skip + i]
+    shown[#shown + 1] = written(lines[fixed + skip + i])
   end
   for _, line in ipairs(foot) do
     if #shown < options.height then

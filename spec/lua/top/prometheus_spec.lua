@@ -24,6 +24,33 @@ describe("the text of metrics", function()
     assert.equal("\\n", one([[a{x="\\n"} 1]]).labels.x)
   end)
 
+  it("has the bounds of buckets apart, and labels that many lines have once", function()
+    local samples = assert(prometheus.parse([[
+a_bucket{x="1",le="0.5"} 1
+a_bucket{x="1",le="+Inf"} 2
+a_bucket{le="2",x="1"} 3
+a_count{x="1"} 2
+b{x="}",y="{\\"} 4
+b{x="1",le="\""} 5
+]]))
+    local function plain(sample)
+      return { sample.name, sample.le or "none", sample.value, sample.labels }
+    end
+    local list = {}
+    for i, sample in ipairs(samples) do
+      list[i] = plain(sample)
+    end
+    assert.same({
+      { "a_bucket", "0.5", 1, { x = "1" } },
+      { "a_bucket", "+Inf", 2, { x = "1" } },
+      { "a_bucket", "2", 3, { x = "1" } },
+      { "a_count", "none", 2, { x = "1" } },
+      { "b", "none", 4, { x = "}", y = "{\\" } },
+      { "b", '"', 5, { x = "1" } },
+    }, list)
+    assert.equal(samples[1].labels, samples[4].labels)
+  end)
+
   it("may have comments and empty lines, which are nothing", function()
     assert.same({}, prometheus.parse("# HELP a A\n# TYPE a counter\n\n  \n#\n"))
     assert.same({}, prometheus.parse(""))
@@ -46,7 +73,7 @@ describe("the text of metrics", function()
     registry:histogram("b_seconds", "B", {}, { buckets = { 1, 2 } }):with():observe(1.5)
     local by_name = {}
     for _, sample in ipairs(prometheus.samples(registry:collect())) do
-      by_name[sample.name .. (sample.labels.le and ":" .. sample.labels.le or "")] = sample.value
+      by_name[sample.name .. (sample.le and ":" .. sample.le or "")] = sample.value
     end
     assert.same({ a_total = 3, ["b_seconds_bucket:1"] = 0, ["b_seconds_bucket:2"] = 1, ["b_seconds_bucket:inf"] = 1,
       b_seconds_sum = 1.5, b_seconds_count = 1 }, by_name)

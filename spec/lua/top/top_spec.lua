@@ -4,6 +4,7 @@ local programs = require("spec.programs")
 local shell = require("spec.house.shell")
 local support = require("spec.lua.cli.support")
 
+local ENTER = "\27[?1049h"
 local LEAVE = "\27[?7h\27[?25h\27[?1049l"
 
 after_each(support.clean)
@@ -78,6 +79,44 @@ describe("weir top", function()
     local status_of_shell, lines, errors = programs.run({ "bash", "-c", command:format(url) })
     assert.same({ 0, "" }, { status_of_shell, errors })
     assert.matches("^{[^\n]*}\n{[^\n]*}\n0\n$", lines)
+  end)
+
+  it("has no numbers that JSON has none for, and no bytes that are no text", function()
+    local status, out, err = support.weir("top", serve(function(looks)
+      return 200, ([[
+weir_messages_consumed_total{destination="a"} %s
+weir_consumer_lag{destination="b"} NaN
+weir_queue_depth{destination="b"} -Inf
+weir_tasks 1e999
+weir_messages_in_flight{destination="c%s"} 1
+]]):format(looks > 1 and "+Inf" or "1", "\255\27[2J")
+    end), "--once", "--json", "--interval", "0.05")
+    assert.same({ 0, "" }, { status, err })
+    assert.is_truthy(utf8.len(out))
+    local rows = json.decode(out).subscriptions
+    assert.same({ 1, "c\u{FFFD}\27[2J" }, { #rows, rows[1].destination })
+    assert.not_matches("\27", out)
+  end)
+
+  it("shows no password", function()
+    local url = serve(metrics):gsub("//", "//me:secret@")
+    for _, format in ipairs({ {}, { "--json" } }) do
+      local status, out = support.weir("top", url, "--once", "--interval", "0.05", table.unpack(format))
+      assert.equal(0, status)
+      assert.matches("http://127", out)
+      assert.not_matches("secret", out)
+    end
+    local _, _, err = support.weir("top", "http://me:secret@127.0.0.1:1", "--once")
+    assert.matches("127.0.0.1:1/metrics: nobody listens", err)
+    assert.not_matches("secret", err)
+  end)
+
+  it("leaves the standard output to JSON, whatever an application prints", function()
+    local file = support.file_of('print("loading")\n' .. APP:gsub("return order", 'print("cooking") return order'))
+    local status, out, err = support.weir("top", file, "--once", "--json", "--interval", "0.1")
+    assert.equal(0, status)
+    assert.equal("shop 1", json.decode(out).source)
+    assert.matches("^loading\ncooking\n", err)
   end)
 
   it("runs the application of a file", function()
@@ -162,6 +201,71 @@ describe("weir top on a terminal", function()
     })
     assert.equal(0, status)
     assert.is_truthy(output:find(LEAVE, 1, true))
+  end)
+
+  it("stops with Ctrl-Z, gives the terminal back meanwhile, and goes on", function()
+    local output = play(nil, {
+      words = { "bash", "-c", ([[set -m; before=$(stty -g); lua5.4 lua/bin/weir top %s --interval 0.05
+        [ "$before" = "$(stty -g)" ] && echo as before; fg; echo status $?
+        [ "$before" = "$(stty -g)" ] && echo restored]]):format(serve(metrics)) },
+      steps = {
+        { "expect", "coffee" }, { "send", "\26" }, { "expect", LEAVE }, { "expect", "as before" },
+        { "expect", ENTER }, { "expect", "coffee" }, { "send", "q" }, { "expect", "status 0" }, { "quit" },
+      },
+    })
+    assert.matches("restored", output)
+  end)
+
+  it("draws all again when it was stopped without being asked", function()
+    play(nil, {
+      words = { "lua5.4", "lua/bin/weir", "top", serve(metrics), "--interval", "3600" },
+      steps = {
+        { "expect", "coffee" }, { "signal", "SIGSTOP" }, { "signal", "SIGCONT" }, { "expect", ENTER },
+        { "expect", "coffee" }, { "send", "q" }, { "quit" },
+      },
+    })
+  end)
+
+  it("looks once when space is pressed, in a pause too", function()
+    play(serve(function(looks)
+      return 200, ('weir_broker_up{broker="look%d"} 1\n'):format(looks)
+    end) .. " --interval 3600", {
+      steps = {
+        { "expect", "look1" }, { "send", "p" }, { "expect", "paused" }, { "send", " " }, { "expect", "look2" },
+        { "send", "q" }, { "quit" },
+      },
+    })
+  end)
+
+  it("shows no commands for the terminal that others have in their names", function()
+    local output = play(serve(function()
+      return 200, 'weir_messages_consumed_total{destination="a\27[2J\27]0;x\7\194\155c\u{202E}d"} 1\n'
+        .. 'weir_broker_up{broker="\27[31m"} 1\nweir_app_info{app="\r\8"} 1\n'
+    end) .. " --interval 0.05", {
+      columns = 120,
+      env = { NO_COLOR = "1" },
+      steps = { { "expect", "a\\27[2J" }, { "send", "q" }, { "quit" } },
+    })
+    for _, sequence in ipairs({ "\27[2J", "\27]0", "\27[31m", "\194\155", "\u{202E}", "\8", "\7" }) do
+      assert.is_nil(output:find(sequence, 1, true))
+    end
+  end)
+
+  it("takes keys while an application has very many subscriptions", function()
+    local output = play(serve(function(looks)
+      local lines = {}
+      for i = 1, 1000 do
+        local labels = ('app="shop",broker="memory",handler="h%04d",destination="h%04d"'):format(i, i)
+        lines[#lines + 1] = ("weir_messages_consumed_total{%s} %d"):format(labels, i + looks)
+      end
+      return 200, table.concat(lines, "\n") .. "\n"
+    end) .. " --interval 0.1", {
+      steps = {
+        { "expect", "h0001" }, { "send", "\27[F" }, { "expect", "h1000" }, { "send", "\27[H" }, { "expect", "h0001" },
+        { "send", ("\27[6~"):rep(3) }, { "expect", "h0040" }, { "send", "q" }, { "quit" },
+      },
+    })
+    leaves(output)
   end)
 
   it("sorts, and turns the order round", function()
@@ -255,6 +359,20 @@ describe("weir top on a terminal", function()
     file = support.file_of(APP:gsub("return app", [[
 app:on("started", function()
   weir.spawn(function()
+    while weir.sleep(0.05) do
+      print("cooking\nfor you")
+    end
+  end)
+end)
+return app]]))
+    output = play(file .. " --interval 0.05", {
+      steps = { { "expect", "for you" }, { "expect", "bills" }, { "send", "q" }, { "quit" } },
+    })
+    leaves(output)
+    assert.not_matches("cooking", output)
+    file = support.file_of(APP:gsub("return app", [[
+app:on("started", function()
+  weir.spawn(function()
     weir.sleep(0.3)
     app:request_stop(require("weir.errors").new("error", "out of tea"))
   end)
@@ -272,8 +390,9 @@ describe("the address that weir top is given", function()
     local url = require("weir.top.source").url
     assert.same({
       "http://127.0.0.1:8080/metrics", "http://h:1/metrics", "http://h:1/m?x=1", "https://h/metrics",
-      "http://[::1]:9/metrics", "http://h/metrics",
-    }, { url(":8080"), url("h:1"), url("http://h:1/m?x=1"), url("https://h/"), url("[::1]:9"), url("http://h") })
+      "http://[::1]:9/metrics", "http://h/metrics", "http://my_app:1/metrics", "http://[::1]:9/m",
+    }, { url(":8080"), url("h:1"), url("http://h:1/m?x=1"), url("https://h/"), url("[::1]:9"), url("http://h"),
+      url("my_app:1"), url("[::1]:9/m") })
     assert.is_nil(url("app.lua"))
     assert.is_nil(url("app"))
     assert.is_nil(url("http://"))
