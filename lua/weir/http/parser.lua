@@ -254,7 +254,8 @@ local function next_head(self)
     return refuse(status, ("the head of a request has %d bytes at most"):format(self.max_head))
   elseif not last then
     self.seen = math.max(#self.buffer - 2, self.at)
-    if self.buffer:find("[^\r]\n", self.at) or self.buffer:find("^\n", self.at) then
+    -- What was there before has been looked at: a client that sends byte by byte is not to cost more than its bytes.
+    if self.buffer:find("[^\r]\n", math.max(from - 1, self.at)) or self.buffer:find("^\n", self.at) then
       return refuse(400, "a line of the head ends in LF alone")
     end
     return nil
