@@ -33,11 +33,17 @@ local function make_folders(path)
   end
 end
 
+-- Whether a line is one that somebody could have typed.
+local function is_text(line)
+  return #line <= LONGEST and not line:find("[%z\1-\8\10-\31\127]") and utf8.len(line) ~= nil
+end
+
 --- Reads it: the last lines, oldest first.
 -- @tparam ?string path
 -- @treturn {string,...}
 function M.load(path)
-  local file = path and io.open(path, "rb")
+  local stat = path and luv.fs_stat(path)
+  local file = stat and stat.type == "file" and io.open(path, "rb")
   if not file then
     return {}
   end
@@ -45,7 +51,7 @@ function M.load(path)
   file:seek("set", math.max(0, size - MOST))
   local lines = {}
   for line in (file:read(MOST) or ""):gmatch("[^\n]+") do
-    if #line <= LONGEST then
+    if is_text(line) then
       lines[#lines + 1] = line
     end
   end
@@ -58,7 +64,19 @@ end
 -- @tparam ?string former the line before it
 -- @treturn boolean
 function M.worth(line, former)
-  return line:find("%S") ~= nil and #line <= LONGEST and line ~= former and not line:find("[%z\n]")
+  return line:find("%S") ~= nil and line ~= former and is_text(line)
+end
+
+-- Why a file must not be replaced, if it must not.
+local function protected(path)
+  local stat = luv.fs_stat(path)
+  if not stat then
+    return nil
+  elseif stat.type ~= "file" then
+    return path .. ": it is no file"
+  elseif math.floor(stat.mode / 128) % 2 == 0 or not luv.fs_access(path, "W") then
+    return path .. ": it is read-only"
+  end
 end
 
 --- Adds lines to it. It is written anew, so that it stays bounded, and others see a whole file.
@@ -69,14 +87,17 @@ function M.save(path, added)
   if not path or #added == 0 then
     return true
   end
+  path = luv.fs_realpath(path) or path -- a link stays one
+  local why = protected(path)
+  if why then
+    return nil, why
+  end
   local lines = M.load(path)
   table.move(added, 1, #added, #lines + 1, lines)
   make_folders(path)
-  if luv.fs_access(path, "R") and not luv.fs_access(path, "W") then
-    return nil, path .. ": it may not be written"
-  end
   local temporary = ("%s.%d"):format(path, luv.os_getpid())
-  local fd, why = luv.fs_open(temporary, "w", 384) -- 0600
+  local fd
+  fd, why = luv.fs_open(temporary, "w", 384) -- 0600
   if not fd then
     return nil, why
   end

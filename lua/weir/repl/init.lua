@@ -93,10 +93,10 @@ end
 
 -- Runs a function in a task that Ctrl-C cancels. What it returned; or nil and what was raised.
 function Repl:call(fn)
-  if self.early then
-    return nil, errors.new("cancelled", "interrupted by Ctrl-C")
-  end
   self.task = tasks.spawn(function()
+    if self.early or self.task.cancelled then
+      error(self.task.cancelled or errors.new("cancelled", "interrupted by Ctrl-C"), 0)
+    end
     return table.pack(fn())
   end)
   local ok, results, err = pcall(self.task.join, self.task)

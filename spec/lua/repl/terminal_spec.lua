@@ -102,7 +102,8 @@ describe("weir repl in a terminal", function()
 
   it("ends with Ctrl-C what does not wait", function()
     terminal.passes({
-      steps = steps(send("while true do end" .. ENTER, "\r\n"), send(INTERRUPT, "interrupted by Ctrl-C"),
+      steps = steps(send("print('be' .. 'gun') while true do end" .. ENTER, "begun\r\n"),
+        send(INTERRUPT, "interrupted by Ctrl-C"),
         { { "expect", "> " } }, line("1", "1"), leave),
     })
   end)
@@ -183,6 +184,33 @@ describe("weir repl in a terminal", function()
     local env = { WEIR_HISTORY = "/dev/null/history" }
     local output = terminal.passes({ env = env, steps = steps(line("1", "1"), leave) })
     assert.matches("the history was not kept", output)
+  end)
+
+  it("keeps off a history that is read-only, or no file", function()
+    local dir, remove = shell.scratch()
+    finally(remove)
+    shell.write(dir .. "/history", "11 + 11\n")
+    shell.check("chmod 400 " .. dir .. "/history && mkfifo " .. dir .. "/fifo")
+    local output = terminal.passes({
+      env = { WEIR_HISTORY = dir .. "/history" },
+      steps = steps(send("\27[A", "11 + 11"), send(ENTER, "22"), prompt, line("1", "1"), leave),
+    })
+    assert.matches("the history was not kept: .*history: it is read%-only", output)
+    assert.equal("11 + 11\n", shell.read(dir .. "/history"))
+    output = terminal.passes({ env = { WEIR_HISTORY = dir .. "/fifo" }, steps = steps(line("1", "1"), leave) })
+    assert.matches("the history was not kept: .*fifo: it is no file", output)
+  end)
+
+  it("takes what can be typed from a history of anything, and writes through a link", function()
+    local dir, remove = shell.scratch()
+    finally(remove)
+    shell.write(dir .. "/real", "grün = 1\n\27[2J\n\255\254\n" .. ("x"):rep(5000) .. "\n")
+    shell.check("ln -s real " .. dir .. "/history")
+    terminal.passes({
+      env = { WEIR_HISTORY = dir .. "/history" },
+      steps = steps(send("\27[A", "grün = 1"), send(INTERRUPT, "> "), line("2", "2"), leave),
+    })
+    assert.equal("grün = 1\n2\n", shell.read(dir .. "/real"))
   end)
 
   it("takes what is no UTF-8", function()
@@ -309,14 +337,15 @@ describe("weir repl in a terminal", function()
   end)
 
   it("ends with Ctrl-C whatever computes: a handler, a coroutine, what a value says of itself", function()
-    local spin = "function() while true do end end"
+    local spin = "function() print('be' .. 'gun') while true do end end"
     terminal.passes({
       steps = steps(
         line("app:subscriber('spin', { retry = { max_attempts = 1 } }, " .. spin .. ")", "weir.registration"),
-        send(".publish spin 1" .. ENTER, "\r\n"), send(INTERRUPT, "interrupted by Ctrl-C"), { { "expect", "> " } },
-        send("coroutine.wrap(" .. spin .. ")()" .. ENTER, "\r\n"), send(INTERRUPT, "interrupted by Ctrl-C"),
+        send(".publish spin 1" .. ENTER, "begun\r\n"), send(INTERRUPT, "interrupted by Ctrl-C"), { { "expect", "> " } },
+        send("coroutine.wrap(" .. spin .. ")()" .. ENTER, "begun\r\n"), send(INTERRUPT, "interrupted by Ctrl-C"),
         { { "expect", "> " } },
-        send("setmetatable({}, { __tostring = " .. spin .. " })" .. ENTER, "\r\n"), send(INTERRUPT, "__tostring fails"),
+        send("setmetatable({}, { __tostring = " .. spin .. " })" .. ENTER, "begun\r\n"),
+        send(INTERRUPT, "__tostring fails"),
         { { "expect", "> " } }, line("1", "1"), leave),
     })
   end)
@@ -329,7 +358,8 @@ describe("weir repl in a terminal", function()
 
   it("ends with a second Ctrl-C what catches the first", function()
     terminal.passes({
-      steps = steps(send("while true do pcall(function() while true do end end) end" .. ENTER, "\r\n"),
+      steps = steps(send("print('be' .. 'gun') while true do pcall(function() while true do end end) end" .. ENTER,
+        "begun\r\n"),
         -- The first is below its ^C when it was caught.
         send(INTERRUPT, "^C\r\n"), send(INTERRUPT, "interrupted by Ctrl-C"), { { "expect", "> " } },
         line("1", "1"), leave),
@@ -340,8 +370,9 @@ describe("weir repl in a terminal", function()
     for name, status in pairs({ SIGTERM = 143, SIGHUP = 129 }) do
       local result = terminal.play({
         env = { WEIR_HISTORY = "" },
-        steps = { { "expect", "> " }, { "send", "while true do pcall(function() while true do end end) end" .. ENTER },
-          { "expect", "\r\n" }, { "signal", name }, { "quit" } },
+        steps = { { "expect", "> " },
+          { "send", "print('be' .. 'gun') while true do pcall(function() while true do end end) end" .. ENTER },
+          { "expect", "begun\r\n" }, { "signal", name }, { "quit" } },
       })
       assert.equal(require("cjson").null, result.failed)
       assert.equal(status, result.status)
@@ -352,8 +383,9 @@ describe("weir repl in a terminal", function()
   it("dies of a second SIGTERM when nothing sees to the first, the terminal as it was", function()
     local result = terminal.play({
       env = { WEIR_HISTORY = "" },
-      steps = { { "expect", "> " }, { "send", "('a'):rep(40):find(('a*'):rep(40) .. 'b')" .. ENTER },
-        { "expect", "\r\n" }, { "signal", "SIGTERM" }, { "signal", "SIGTERM" }, { "quit" } },
+      steps = { { "expect", "> " },
+        { "send", "print('be' .. 'gun') return ('a'):rep(40):find(('a*'):rep(40) .. 'b')" .. ENTER },
+        { "expect", "begun\r\n" }, { "signal", "SIGTERM" }, { "signal", "SIGTERM" }, { "quit" } },
     })
     assert.equal(require("cjson").null, result.failed)
     assert.equal(143, result.status)
