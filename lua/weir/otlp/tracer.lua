@@ -267,7 +267,14 @@ local function own_span(self, out)
     headers.traceparent = sub(given, 1, 53) .. "00"
     return nil
   end
-  return { trace_id = trace_id, id = sub(given, 37, 52), parent = cause and cause.id, state = headers.tracestate }
+  local state = headers.tracestate
+  return {
+    trace_id = trace_id,
+    id = sub(given, 37, 52),
+    parent = cause and cause.id,
+    state = state and trace.state(state),
+    sampled = true,
+  }
 end
 
 -- The span of a publish with the `traceparent` of something else, as whose consequence it is wanted: that of a request
