@@ -7,6 +7,7 @@
 
 local codec = require("weir.codec")
 local errors = require("weir.errors")
+local utf8_text = require("weir.utf8")
 
 local text = {}
 
@@ -64,27 +65,13 @@ end
 
 local ESCAPES = { ['"'] = '\\"', ["\\"] = "\\\\", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t" }
 
--- Bytes that are no UTF-8 become U+FFFD, one for each.
-local function valid_utf8(bytes)
-  local parts, from = {}, 1
-  while true do
-    local length, wrong = utf8.len(bytes, from)
-    if length then
-      parts[#parts + 1] = bytes:sub(from)
-      return table.concat(parts)
-    end
-    parts[#parts + 1] = bytes:sub(from, wrong - 1) .. "\239\191\189"
-    from = wrong + 1
-  end
-end
-
 local function escape_unit(unit)
   return ("\\u%04x"):format(utf8.codepoint(unit))
 end
 
 -- What neither JSON nor YAML has as it is: control characters, the byte order mark and what is no character.
 local function quote(value)
-  value = valid_utf8(value)
+  value = utf8_text.valid(value)
   value = value:gsub('[%c"\\]', function(char)
     return ESCAPES[char] or ("\\u%04x"):format(char:byte())
   end)

@@ -1,31 +1,13 @@
 --- JSON that commands print: objects whose fields have an order, lists that may be empty, and any bytes.
 -- @module weir.cli.json
 local cjson = require("cjson").new()
+local text = require("weir.utf8")
 
 local M = {}
 
 cjson.encode_max_depth(100)
 cjson.encode_sparse_array(true)
 cjson.encode_invalid_numbers(false)
-
---- A text as JSON can carry it: bytes that are no UTF-8 become U+FFFD, each.
--- @string text
-function M.text(text)
-  if utf8.len(text) then
-    return text
-  end
-  local parts, at = {}, 1
-  while at <= #text do
-    local _, bad = utf8.len(text, at)
-    parts[#parts + 1] = text:sub(at, bad and bad - 1 or #text)
-    if not bad then
-      break
-    end
-    parts[#parts + 1] = "\u{FFFD}"
-    at = bad + 1
-  end
-  return table.concat(parts)
-end
 
 local encode
 
@@ -59,7 +41,7 @@ end
 
 function encode(value)
   if type(value) == "string" then
-    return (cjson.encode(M.text(value)):gsub("\\(.)", { ["/"] = "/" })) -- which need not be escaped
+    return (cjson.encode(text.valid(value)):gsub("\\(.)", { ["/"] = "/" })) -- which need not be escaped
   elseif type(value) ~= "table" then
     return cjson.encode(value)
   elseif getmetatable(value) == Array or #value > 0 then
