@@ -85,18 +85,20 @@ local function sorted(set)
   return names
 end
 
--- Deeper descriptions are refused, so that none can overflow the stack.
-local MOST_NESTED = 200
+-- Deeper descriptions are refused, so that none can overflow the stack; and larger ones, which are tables that stand in
+-- many places of tables that stand in many places.
+local MOST_NESTED, MOST_PARTS = 200, 100000
 
 -- --- places ---------------------------------------------------------------------------------------
 
 -- Where in a description something is: `path` for people, `pointer` (RFC 6901) for references, `open` the descriptions
--- that it is in, with their pointers.
+-- that it is in, with their pointers, `parts` counts all of them.
 local function child_of(at, name, token)
   return {
     path = (at.path == "" and "" or at.path .. ".") .. tostring(name),
     pointer = at.pointer .. "/" .. tostring(token or name):gsub("~", "~0"):gsub("/", "~1"):gsub("%%", "%%25"),
     open = at.open,
+    parts = at.parts,
     depth = at.depth + 1,
   }
 end
@@ -105,9 +107,13 @@ local function wrong(at, message)
   error({ schema_error = (at.path == "" and "" or at.path .. ": ") .. message }, 0)
 end
 
-local function check_depth(at)
+local function check_size(at)
+  at.parts.count = at.parts.count + 1
   if at.depth > MOST_NESTED then
     wrong({ path = at.path:sub(1, 40) .. "..." }, ("a schema nests at most %d deep"):format(MOST_NESTED))
+  elseif at.parts.count > MOST_PARTS then
+    wrong({ path = at.path:sub(1, 40) .. "..." }, ("a schema has at most %d parts; make one of what is there often, and"
+      .. " use that"):format(MOST_PARTS))
   end
 end
 
@@ -143,7 +149,7 @@ local function plain(value, at)
   elseif at.open[value] then
     wrong(at, "the value contains itself")
   end
-  check_depth(at)
+  check_size(at)
   at.open[value] = at.pointer
   local result = {}
   for key, each in pairs(value) do
@@ -153,7 +159,26 @@ local function plain(value, at)
   return result
 end
 
--- The schema of a description, as it is where it stands now: its references lead into itself there, too.
+-- Whether there are references in a plain schema.
+local function has_references(definition, seen)
+  if type(definition) ~= "table" or seen[definition] then
+    return false
+  elseif definition["$ref"] ~= nil then
+    return true
+  end
+  seen[definition] = true
+  for name, value in pairs(definition) do
+    local kind = KEYWORDS[name] or PLAIN
+    for _, each in pairs(kind == ONE and { value } or kind ~= PLAIN and value or {}) do
+      if has_references(each, seen) then
+        return true
+      end
+    end
+  end
+  return false
+end
+
+-- A plain schema as it is where it stands now: its references lead into itself there, too.
 local function moved(definition, pointer)
   if type(definition) ~= "table" then
     return definition
@@ -258,7 +283,7 @@ end
 -- Makes a plain JSON Schema of a description. The second result: whether it ended in "?".
 function normalize(value, at, lua)
   if getmetatable(value) == Schema then
-    return moved(value.definition, at.pointer)
+    return value.refers and moved(value.definition, at.pointer) or value.definition
   elseif type(value) == "boolean" then
     return value
   elseif type(value) == "string" and lua then
@@ -269,7 +294,7 @@ function normalize(value, at, lua)
   elseif at.open[value] then
     return { ["$ref"] = "#" .. at.open[value] }, lua and select(2, marked_type(value.type))
   end
-  check_depth(at)
+  check_size(at)
   at.open[value] = at.pointer
   local result, optional = normalize_table(value, at, lua)
   at.open[value] = nil
@@ -277,7 +302,13 @@ function normalize(value, at, lua)
 end
 
 local function build(description, lua, level)
-  local ok, definition = pcall(normalize, description, { path = "", pointer = "", open = {}, depth = 0 }, lua)
+  local ok, definition = pcall(normalize, description, {
+    path = "",
+    pointer = "",
+    open = {},
+    parts = { count = 0 },
+    depth = 0,
+  }, lua)
   local check
   if ok then
     ok, check = pcall(compile, definition)
@@ -290,7 +321,8 @@ local function build(description, lua, level)
     error(err, 0)
   end
   local title = type(definition) == "table" and definition.title or nil
-  return setmetatable({ definition = definition, check = check, title = title }, Schema)
+  local refers = has_references(definition, {})
+  return setmetatable({ definition = definition, check = check, title = title, refers = refers }, Schema)
 end
 
 --- Reads a JSON Schema: a JSON text, or a table as it is decoded.

@@ -415,14 +415,6 @@ local tree = { title = "Tree", properties = { n = "integer" } }
 for i = 1, 12 do
   tree.properties["child" .. i] = tree
 end
-local wide = { type = "string" }
-for _ = 1, 6 do
-  local next = { properties = {} }
-  for i = 1, 8 do
-    next.properties["p" .. i] = weir.schema(wide)
-  end
-  wide = weir.schema(next)
-end
 app:subscriber("a", { schema = { properties = { tree = tree }, required = {} }, reply = { to = true } }, function()
   return true
 end)

@@ -150,6 +150,16 @@ describe("weir.schema", function()
     assert.matches("nests at most 200 deep", mistake(deep))
     assert.matches("nests at most 200 deep", mistake({ const = plain }))
     assert.is_true(#mistake(deep) < 300)
+    local often = { type = "string" }
+    for _ = 1, 40 do
+      often = { properties = { a = often, b = often } }
+    end
+    assert.matches("has at most 100000 parts", mistake(often))
+    local shared = schema({ type = "string" })
+    for _ = 1, 40 do
+      shared = schema({ properties = { a = shared, b = shared } })
+    end
+    assert.matches("must be an object", select(2, shared:validate(1)).message)
   end)
 
   it("keeps what it returns to itself", function()
