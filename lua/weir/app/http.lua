@@ -75,11 +75,14 @@ end
 local function describe(app)
   local asyncapi = require("weir.asyncapi")
   local document, err = asyncapi.document(app)
-  if not document then
+  local text
+  if document then
+    text, err = asyncapi.to_json(document)
+  end
+  if not text then
     return 500, nil, tostring(err) .. "\n"
   end
-  return 200, { ["content-type"] = "application/vnd.aai.asyncapi+json;version=" .. asyncapi.VERSION },
-    asyncapi.to_json(document)
+  return 200, { ["content-type"] = "application/vnd.aai.asyncapi+json;version=" .. asyncapi.VERSION }, text
 end
 
 -- The text of a snapshot, which all who look at the same moment share.
