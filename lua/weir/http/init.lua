@@ -38,6 +38,9 @@ local OPTIONS = {
 -- Seconds that connections may take to end after `close`, and that the answer to one too many may take.
 local CLOSING, REFUSING = 5, 1
 
+-- Responses that end with their head.
+local NO_BODY = { [204] = true, [304] = true }
+
 local Server = { __name = "weir.http.server" }
 Server.__index = Server
 
@@ -93,7 +96,7 @@ end
 
 -- Writes; a connection whose client takes nothing is of no more use.
 local function send(self, data)
-  self.written = runtime.now()
+  self.begun, self.written = true, runtime.now()
   local ok, err = self.bytes:write(data, self.server.write_timeout)
   if not ok then
     self.bytes:close()
@@ -105,8 +108,7 @@ end
 local function respond(self, status, headers, body, close)
   local frame = { length = #body, close = close, keep = self.asks_to_keep, time = runtime.time() }
   local head = response.head(status, headers, frame)
-  local with_body = not self.head_only and status ~= 204 and status ~= 304
-  return send(self, with_body and head .. body or head)
+  return send(self, (self.head_only or NO_BODY[status]) and head or head .. body)
 end
 
 -- Says why a request is refused; after that the connection cannot go on.
@@ -165,7 +167,7 @@ local function check_result(status, headers, body)
   elseif body ~= nil and type(body) ~= "string" and not is_iterator(body) then
     error("the body of a response must be a string or an iterator, not a " .. type(body), 0)
   end
-  return status, headers or {}, body or ""
+  return status, headers or {}, not NO_BODY[status] and body or ""
 end
 
 local function report(self, request, err)
@@ -175,20 +177,19 @@ end
 
 -- Answers a request. True if the connection can go on.
 local function answer(self, request)
-  self.head_only = request.method == "HEAD"
+  self.head_only, self.begun = request.method == "HEAD", false
   self.asks_to_keep = request.version == 0
   local close = not request.keep_alive or self.server.closing
   local status, why = refusal(self.server, request)
   if status then
     return respond(self, status, {}, why, close) and not close
   end
-  local begun, on = false, nil
+  local on
   local ok, err = xpcall(function()
     local code, headers, body = check_result(self.server.handler(request))
     if type(body) == "string" then
       on = respond(self, code, headers, body, close) and not close
     else
-      begun = true
       on = stream(self, request, code, headers, body, close)
     end
   end, function(raised)
@@ -201,7 +202,7 @@ local function answer(self, request)
     return false
   end
   report(self, request, err)
-  if not begun then
+  if not self.begun then
     respond(self, 500, {}, "the handler failed; the log of the program says why\n", true)
   end
   return false -- without its last chunk, what has been sent does not look complete

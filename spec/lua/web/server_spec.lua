@@ -292,6 +292,27 @@ describe("weir.http", function()
     assert.truthy(lines[3]:find("set by the server", 1, true))
   end))
 
+  it("answers 500, too, when the headers of an iterator cannot be sent", in_task(function()
+    local server = serve(function()
+      return 200, { a = "b\r\nc: d" }, function() end
+    end, { log = quiet })
+    assert.equal(500, status_of(talk(server, GET)))
+  end))
+
+  it("sends no body with 204 and 304, whatever the handler gives", in_task(function()
+    local server = serve(function(request)
+      local body = request.query.each and function()
+        return "part"
+      end or "whole"
+      return tonumber(request.query.status), nil, body
+    end)
+    for _, query in ipairs({ "status=204", "status=304", "status=204&each", "status=304&each" }) do
+      local first = GET:gsub("/", "/?" .. query, 1)
+      local text = talk(server, first .. LAST:gsub("/", "/?status=200", 1))
+      assert.truthy(text:find("^HTTP/1%.1 %d04 [^\r]*\r\n[^\r]*\r\n\r\nHTTP/1%.1 200 "), text)
+    end
+  end))
+
   it("breaks the connection off when an iterator raises, so that the body does not look complete", in_task(function()
     local text = talk(
       serve(function()
