@@ -75,14 +75,14 @@ end
 local function describe(app)
   local asyncapi = require("weir.asyncapi")
   local document, err = asyncapi.document(app)
-  local text
+  local written
   if document then
-    text, err = asyncapi.to_json(document)
+    written, err = asyncapi.to_json(document)
   end
-  if not text then
+  if not written then
     return 500, nil, tostring(err) .. "\n"
   end
-  return 200, { ["content-type"] = "application/vnd.aai.asyncapi+json;version=" .. asyncapi.VERSION }, text
+  return 200, { ["content-type"] = "application/vnd.aai.asyncapi+json;version=" .. asyncapi.VERSION }, written
 end
 
 -- The text of a snapshot, which all who look at the same moment share.

@@ -208,7 +208,7 @@ local function write(writer, value, ...)
   if ok then
     return table.concat(out)
   elseif type(err) == "table" and err.problem then
-    return nil, errors.new("encode", ("the document has %s in it"):format(err.problem))
+    return nil, errors.new("encode", ("the document has %s"):format(err.problem))
   end
   error(err, 0)
 end
