@@ -1,9 +1,7 @@
-package.path = "spec/lua/durable/?.lua;" .. package.path
-
 local conformance = require("weir.conformance")
 local durable = require("weir.broker.durable")
 local luv = require("luv")
-local support = require("support")
+local support = require("spec.lua.durable.support")
 local tasks = require("weir.task")
 
 if not support.available() then
