@@ -276,6 +276,35 @@ describe("the metrics of an application", function()
     end)
   end)
 
+  it("only rise, where they count, when a handler is closed and another of its name comes", function()
+    weir.run(function()
+      local app, broker = support.app()
+      support.start(app)
+      local last = 0
+      local function until_consumed(n)
+        eventually(function()
+          local now = app.metrics:value("weir_messages_consumed_total", { handler = "one" })
+          assert.is_true(now >= last)
+          assert.is_true(app.metrics:value("weir_process_duration_seconds", { handler = "one" }) <= now)
+          last = now
+          return now == n
+        end)
+      end
+      for round = 1, 3 do
+        local registration = assert(app:subscriber("in", { name = "one" }, function()
+          weir.sleep(0.002)
+        end))
+        for i = 1, 4 do
+          publish(broker, "in", { n = i })
+        end
+        until_consumed(4 * round)
+        assert(registration:close(5))
+        until_consumed(4 * round)
+        assert.equal(4 * round, app.metrics:value("weir_messages_processed_total", { handler = "one" }))
+      end
+    end)
+  end)
+
   it("are in one registry with those of another application, and told apart", function()
     weir.run(function()
       local registry = metrics.registry()
