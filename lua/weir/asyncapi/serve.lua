@@ -20,6 +20,7 @@ local name = require("weir.asyncapi.name")
 local pointer = require("weir.asyncapi.pointer")
 local signals = require("weir.app.signals")
 local urls = require("weir.runtime.url")
+local utf8_text = require("weir.utf8")
 
 local M = {}
 
@@ -163,7 +164,7 @@ local function send(publisher, broker, wants, destination, payload, headers)
       local value = found.decode(text)
       text = value ~= nil and codec.get("json").encode(value) or text
     end
-    return { sent = destination, reply = text, content_type = answer.headers["content-type"] }
+    return { sent = destination, reply = utf8_text.valid(text), content_type = answer.headers["content-type"] }
   end
   local ok, err = publisher:publish(destination, payload, headers)
   if ok then
@@ -235,8 +236,8 @@ local function routes_of(self)
       if result then
         return json_answer(200, result)
       end
-      local valid = utf8.len(err.message) and err.message or "(no text)"
-      return json_answer(err.code == "invalid" and (err.status or 400) or 502, { error = valid, code = err.code })
+      return json_answer(err.code == "invalid" and (err.status or 400) or 502,
+        { error = utf8_text.valid(err.message), code = err.code })
     end,
   }
 end

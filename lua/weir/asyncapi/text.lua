@@ -65,8 +65,11 @@ end
 
 local ESCAPES = { ['"'] = '\\"', ["\\"] = "\\\\", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t" }
 
-local function escape_unit(unit)
-  return ("\\u%04x"):format(utf8.codepoint(unit))
+-- Makes an escape of the last byte of a character.
+local function escape(form, offset)
+  return function(last)
+    return form:format(last:byte() + offset)
+  end
 end
 
 -- What neither JSON nor YAML has as it is: control characters, the byte order mark and what is no character.
@@ -75,8 +78,9 @@ local function quote(value)
   value = value:gsub('[%c"\\]', function(char)
     return ESCAPES[char] or ("\\u%04x"):format(char:byte())
   end)
-  value = value:gsub("\194[\128-\159]", escape_unit):gsub("\239\187\191", escape_unit)
-  value = value:gsub("\226\128[\168\169]", escape_unit):gsub("\239\191[\190\191]", escape_unit)
+  value = value:gsub("\194([\128-\159])", escape("\\u00%02x", 0)):gsub("\239\187\191", "\\ufeff")
+  value = value:gsub("\226\128([\168\169])", escape("\\u20%02x", -0x80))
+  value = value:gsub("\239\191([\190\191])", escape("\\uff%02x", 0x40))
   return '"' .. value .. '"'
 end
 
