@@ -15,7 +15,7 @@ local function rest(_, ...)
   return ...
 end
 
---- Compiles it. A leading "=" is taken off: that is how older Lua prompts print values.
+--- Compiles it. A leading "=" or `return` is taken off: those are other ways to have a value printed.
 -- @tparam string text
 -- @tparam string name of the chunk, for messages
 -- @tparam table env its globals
@@ -28,7 +28,7 @@ function M.compile(text, name, env)
   if #text > MOST then
     return nil, ("the input is longer than %d bytes"):format(MOST), false
   end
-  local expression = text:match("^%s*=(.*)$") or text
+  local expression = text:match("^%s*=(.*)$") or text:match("^%s*return%f[^%w_](.*)$") or text
   -- The value before it keeps a call from being a tail call, of which tracebacks and registrations know no line.
   local fn = load("return 0, " .. expression .. "\n", name, "t", env)
   if fn and expression:find("%S") then

@@ -1,8 +1,9 @@
 --- What was defined at the prompt, as the file of an application.
 --
--- A *definition* is an input that registered something with the application, or gave names to functions and plain data.
--- What only looked, or only made an object that is open now, is left out. An input is forgotten once later ones have
--- given anew all that it defined.
+-- A *definition* is an input that registered something with the application or a router, gave names to functions and
+-- plain data, or set a field of such a name (`function shop.price() end`). What only looked, or only made an object
+-- that is open now, is left out. An input is forgotten once later ones have given anew all that it defined, without making
+-- it of what was there (`n = n + 1`).
 -- @module weir.repl.definitions
 
 local luv = require("luv")
@@ -50,39 +51,97 @@ local function is_definable(value)
   return is_plain(value, 0)
 end
 
+-- --- what an input is in a file -------------------------------------------------------------------
+
+-- 200 locals are what a function of Lua can have; one more is an error.
+local FULL
+do
+  local names = {}
+  for i = 1, 200 do
+    names[i] = "_" .. i
+  end
+  FULL = "\nlocal " .. table.concat(names, ",")
+end
+
+-- The input as statements that others can follow, and that leave no local and no label to them.
+local function as_statements(text)
+  local expression = text:match("^%s*=(.*)$") or text:match("^%s*return%f[^%w_](.*)$") or text
+  if load("return " .. expression) and not load(text .. "\ndo end") then
+    return ("do local _ = %s\nend"):format(expression:gsub("^%s+", ""):gsub("[%s;]+$", ""))
+  elseif not load(text .. "\ndo end") then -- it ends with `return`
+    return ("do local _ = (function()\n%s\nend)()\nend"):format(text)
+  elseif not load(text .. FULL) or text:find("::", 1, true) then
+    return ("do\n%s\nend"):format(text)
+  elseif text:find("^%s*%(") then
+    return ";" .. text -- or it would be the arguments of what is before it
+  end
+  return text
+end
+
+-- The field that an input sets with its first statement: the global, and what to call the field.
+local function field_of(text)
+  local path = text:match("^%s*function%s+([%a_][%w_]*[.:][%w_.:]+)")
+  if path then
+    return path:match("^[%w_]+"), (path:gsub(":", "."))
+  end
+  local name, rest = text:match("^%s*([%a_][%w_]*)%s*([.%[].-)%s*=[^=]")
+  return name, name and name .. rest
+end
+
 --- Notes an input.
 -- @tparam string text
--- @tparam table set the globals that it set: names to values
--- @tparam {string,...} registered what it registered with the application, a text for each
-function Definitions:note(text, set, registered)
+-- @tparam table input what it did: `set`, the globals that it set, names to values; `read`, names as keys, those that
+--   it used before; `registered`, what it registered with the application, a text for each; `globals`, all of them
+function Definitions:note(text, input)
   local keys = {}
-  for name, value in pairs(set) do
-    if #registered == 0 and not is_definable(value) then
+  for name, value in pairs(input.set) do
+    if #input.registered == 0 and not is_definable(value) then
       return
     end
     keys["global " .. name] = true
   end
-  for _, what in ipairs(registered) do
+  for _, what in ipairs(input.registered) do
     keys[what] = true
   end
-  if next(keys) == nil then
-    return
+  local name, field = field_of(text)
+  local owner = name and input.globals[name]
+  if type(owner) == "table" and is_plain(owner, 0) then
+    keys["field " .. field] = true
   end
+  if next(keys) ~= nil then
+    self:forget(keys, input.read)
+    local names = {}
+    for each in pairs(input.set) do
+      names[#names + 1] = each
+    end
+    self.list[#self.list + 1] = { text = text, keys = keys, names = names }
+  end
+end
+
+-- Whether a key, given anew, makes a former one superfluous: it is the same, or a field of it.
+local function replaces(key, former)
+  local name = key:match("^global (.*)$")
+  return key == former or name and former:find("^field " .. name .. "%f[^%w_]") ~= nil
+end
+
+-- Takes out what later inputs have given anew.
+function Definitions:forget(keys, read)
   for i = #self.list, 1, -1 do
     local former = self.list[i]
     for key in pairs(keys) do
-      former.keys[key] = nil
+      if not read[key:match("^global (.*)$") or false] then
+        for each in pairs(former.keys) do
+          former.keys[each] = not replaces(key, each) or nil
+        end
+      end
     end
     if next(former.keys) == nil then
       table.remove(self.list, i)
     end
   end
-  local names = {}
-  for name in pairs(set) do
-    names[#names + 1] = name
-  end
-  self.list[#self.list + 1] = { text = text, keys = keys, names = names }
 end
+
+-- --- the file -------------------------------------------------------------------------------------
 
 local function header(source)
   if source.path then
@@ -119,7 +178,7 @@ function Definitions:text(source)
   parts[#parts + 1] = locals(self.list)
   for _, each in ipairs(self.list) do
     parts[#parts + 1] = ""
-    parts[#parts + 1] = each.text
+    parts[#parts + 1] = as_statements(each.text)
   end
   parts[#parts + 1] = ""
   parts[#parts + 1] = "return app"
@@ -169,7 +228,7 @@ function Definitions:save(path, source, globals)
   local temporary = ("%s.%d"):format(path, luv.os_getpid())
   local file, why = io.open(temporary, "wb")
   if not file then
-    return nil, why
+    return nil, (why:gsub("^.-: ", path .. ": ", 1))
   end
   local ok
   ok, why = file:write(self:text(source))

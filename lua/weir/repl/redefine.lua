@@ -61,13 +61,13 @@ local function close(app, slot)
     for i, each in ipairs(app.entries) do
       if each == entry then
         table.remove(app.entries, i)
-        app.changes = app.changes + 1
+        app.changes = (app.changes or 0) + 1
         return true
       end
     end
     return false
   end
-  if not app:is_live() then
+  if app.is_router or not app:is_live() then
     forget()
     return true
   end
@@ -129,6 +129,22 @@ function M.enable(app)
     return handle, err
   end
   return app
+end
+
+--- Makes the handlers of a router replaceable, also those of applications that include it. One with other options
+-- replaces the former only in applications that include the router from then on.
+-- @tparam table router without handlers
+-- @tparam function noted called with each entry
+function M.enable_router(router, noted)
+  local slots = setmetatable({}, { __mode = "k" })
+  function router.added(self, entry)
+    noted(entry)
+    if entry.kind == "include" then
+      return getmetatable(self).__index.added(self, entry)
+    end
+    local handle, err = put(self, slots, entry)
+    return handle and self, err
+  end
 end
 
 --- Takes over the handlers of a newer version of an application: same ones are replaced, new ones opened, those that

@@ -21,12 +21,23 @@ local TITLE, VERSION, MEMORY = "repl", "0.1.0", "memory:"
 
 -- --- globals --------------------------------------------------------------------------------------
 
+-- Notes what is registered with a router, for `.save`.
+local function observe_router(self, name, value)
+  local is_router = type(value) == "table" and rawget(value, "is_router")
+  if is_router and not rawget(value, "added") and not value.entries[1] then
+    redefine.enable_router(value, function(entry)
+      self:note_entry("router " .. name, entry)
+    end)
+  end
+end
+
 -- Globals are kept beside the table of them, so that each assignment is seen.
 local function make_env(self)
   return setmetatable({}, {
     __index = function(_, name)
       local value = self.vars[name]
       if value ~= nil then
+        self.read[name] = self.set[name] == nil or nil
         return value
       end
       return _G[name]
@@ -37,6 +48,7 @@ local function make_env(self)
         self.set[name] = value
         self.count = self.count + 1
         self.order[name] = self.count
+        observe_router(self, name, value)
       end
     end,
     __pairs = function()
@@ -56,16 +68,22 @@ end
 
 -- --- the application ------------------------------------------------------------------------------
 
+-- Notes something that an input registered.
+function Session:note_entry(where, entry)
+  local target = entry.target
+  local name = type(target) == "table" and target.name or target or entry.source
+  local filter = entry.options.filter and tostring(entry.options.filter) or ""
+  local what = ("%s %s %s %s"):format(where, entry.kind, tostring(name), filter)
+  self.registered[#self.registered + 1] = what
+end
+
 -- Notes what inputs register, for `.save`.
 local function observe(self, app)
   local added = app.added
   function app.added(owner, entry)
     local handle, err = added(owner, entry)
     if handle then
-      local target = entry.target
-      local name = type(target) == "table" and target.name or target or entry.source
-      local filter = entry.options.filter and tostring(entry.options.filter) or ""
-      self.registered[#self.registered + 1] = ("%s %s %s"):format(entry.kind, tostring(name), filter)
+      self:note_entry("app", entry)
     end
     return handle, err
   end
@@ -351,13 +369,13 @@ end
 
 --- Begins to watch what an input defines.
 function Session:watch()
-  self.set, self.registered = {}, {}
+  self.set, self.read, self.registered = {}, {}, {}
 end
 
 --- Notes what it defined.
 -- @tparam string text
 function Session:note(text)
-  self.definitions:note(text, self.set, self.registered)
+  self.definitions:note(text, { set = self.set, read = self.read, registered = self.registered, globals = self.vars })
 end
 
 --- Makes a session without an application.
@@ -368,7 +386,8 @@ function M.new(show)
     vars = { weir = require("weir") },
     order = {}, -- names to when they were set
     count = 0,
-    set = {},
+    set = {}, -- by the input that runs, and what it read before, and registered
+    read = {},
     registered = {},
     tails = {},
     definitions = definitions.new(),

@@ -258,6 +258,86 @@ end)
     assert.not_matches("undefined", found) -- names that the file does not give
   end)
 
+  -- What a session saves, as the lines below what every file begins with.
+  local function what_is_saved(text)
+    local path = file("saved.lua")
+    assert.equal(0, (script(text .. ".save " .. path .. "\n")))
+    assert.equal("repl 0.1.0: the wiring is right\n", shell.check("lua/bin/weir check " .. path))
+    return (shell.read(path):gsub("\n+", "\n"):gsub("^.-%(\"BROKER\".-\n", ""):gsub("return app\n$", ""))
+  end
+
+  it("saves what builds on what was there, and fields, once each", function()
+    assert.equal([[
+local M, n
+n = 0
+n = n + 1
+M = {}
+M.rate = 3
+function M.price(q) return M.rate * q end
+]], what_is_saved([[
+n = 5
+n = 0
+n = n + 1
+M = { old = true }
+M.gone = 1
+M = {}
+function M.price(q) return q end
+M.rate = 2
+M.rate = 3
+function M.price(q) return M.rate * q end
+if n > 5 then M.never = 1 end
+M.rate
+]]))
+  end)
+
+  it("saves inputs in the form that a file can have", function()
+    assert.equal([[
+do local _ = app:subscriber("a", print)
+end
+do local _ = app:subscriber("b", print)
+end
+;(app):subscriber("c", print)
+do
+local own = 1 app:subscriber("d", function() return own end)
+end
+do local _ = (function()
+app:subscriber("e", print) return 1
+end)()
+end
+]], what_is_saved([[
+= app:subscriber("a", print)
+return app:subscriber("b", print)
+(app):subscriber("c", print)
+local own = 1 app:subscriber("d", function() return own end)
+app:subscriber("e", print) return 1
+]]))
+  end)
+
+  it("saves routers, and replaces their handlers", function()
+    prints('"first"\n"second"\n', [[
+answers = weir.channel(1)
+shop = weir.router({ prefix = "shop." })
+_ = shop:subscriber("a", function() answers:send("first") end) and nil
+_ = app:include(shop) and nil
+.publish shop.a 1
+(answers:recv(5))
+_ = shop:subscriber("a", function() answers:send("second") end) and nil
+.publish shop.a 1
+(answers:recv(5))
+]])
+    assert.equal([[
+local shop
+shop = weir.router()
+shop:subscriber("a", print)
+app:include(shop)
+]], what_is_saved([[
+shop = weir.router()
+shop:subscriber("a", function() end)
+shop:subscriber("a", print)
+app:include(shop)
+]]))
+  end)
+
   it("leaves a file alone that no session saved", function()
     local path = file("mine.lua", "-- mine\n")
     local status, _, err = script("app:subscriber('a', print)\n.save " .. path .. "\n")
