@@ -13,8 +13,10 @@ local M = {}
 --- What the text is called in HTTP.
 M.CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
--- Lines of a piece: a few milliseconds.
-local LINES = 2000
+-- Parts of lines in a piece: a few milliseconds.
+local PARTS = 6000
+
+local unpack = table.unpack or rawget(_G, "unpack")
 
 local ESCAPES = { ["\\"] = "\\\\", ["\n"] = "\\n", ['"'] = '\\"' }
 
@@ -32,46 +34,72 @@ local function number(value)
   return tonumber(short) == value and short or ("%.17g"):format(value)
 end
 
--- name="value",... of a series, in the order of the family. Prometheus refuses all metrics of a program for one byte
--- that is not UTF-8.
-local function labels_of(family, series)
-  local parts = {}
+-- Values of labels as they are written; many series have the same. Prometheus refuses all metrics of a program for one
+-- byte that is not UTF-8.
+local function new_values()
+  return setmetatable({}, {
+    __index = function(values, value)
+      local written = text.valid(value):gsub('[\\\n"]', ESCAPES)
+      values[value] = written
+      return written
+    end,
+  })
+end
+
+-- What the series of a family have in common: the form of their labels, and the ends of those of buckets, le="1"} and
+-- so on.
+local function shape_of(family)
+  local names, bounds = {}, nil
   for i, name in ipairs(family.labels) do
-    parts[i] = name .. '="' .. text.valid(series.labels[name]):gsub('[\\\n"]', ESCAPES) .. '"'
+    names[i] = name .. '="%s"'
   end
-  return table.concat(parts, ",")
+  if family.series[1].buckets then
+    bounds = {}
+    for i, bucket in ipairs(family.series[1].buckets) do
+      bounds[i] = 'le="' .. number(bucket.le) .. '"} '
+    end
+  end
+  return { labels = table.concat(names, ","), bounds = bounds }
 end
 
--- The ends of the labels of buckets, which all series of a family have: le="1"} and so on.
-local function bounds_of(family)
-  local bounds = {}
-  for i, bucket in ipairs(family.series[1].buckets) do
-    bounds[i] = 'le="' .. number(bucket.le) .. '"} '
+-- name="value",... of a series, in the order of the family.
+local function labels_of(family, series, shape, values)
+  local written = {}
+  for i, name in ipairs(family.labels) do
+    written[i] = values[series.labels[name]]
   end
-  return bounds
+  return shape.labels:format(unpack(written))
 end
 
-local function add_histogram(lines, name, labels, series, bounds)
-  local begin, n = name .. "_bucket{" .. (labels == "" and "" or labels .. ","), #lines
+-- The lines of buckets are most of all: what they have in common is no string of each.
+local function add_histogram(parts, name, labels, series, bounds)
+  local begin, n = name .. "_bucket{" .. (labels == "" and "" or labels .. ","), #parts
+  local count, digits
   for i, bucket in ipairs(series.buckets) do
-    lines[n + i] = begin .. bounds[i] .. number(bucket.count)
+    if bucket.count ~= count then
+      count = bucket.count
+      digits = number(count) .. "\n"
+    end
+    parts[n + 1], parts[n + 2], parts[n + 3] = begin, bounds[i], digits
+    n = n + 3
   end
   local braces = labels == "" and " " or "{" .. labels .. "} "
-  lines[#lines + 1] = name .. "_sum" .. braces .. number(series.sum)
-  lines[#lines + 1] = name .. "_count" .. braces .. number(series.count)
+  parts[n + 1] = name .. "_sum" .. braces .. number(series.sum) .. "\n"
+  parts[n + 2] = name .. "_count" .. braces .. number(series.count) .. "\n"
 end
 
-local function add_head(lines, family)
-  lines[#lines + 1] = "# HELP " .. family.name .. " " .. text.valid(family.help):gsub("[\\\n]", ESCAPES)
-  lines[#lines + 1] = "# TYPE " .. family.name .. " " .. family.type
+local function add_head(parts, family)
+  local name, help = family.name, text.valid(family.help):gsub("[\\\n]", ESCAPES)
+  parts[#parts + 1] = "# HELP " .. name .. " " .. help .. "\n# TYPE " .. name .. " " .. family.type .. "\n"
 end
 
-local function add_series(lines, family, series, bounds)
-  local labels = labels_of(family, series)
-  if bounds then
-    add_histogram(lines, family.name, labels, series, bounds)
+local function add_series(parts, family, series, shape, values)
+  local labels = labels_of(family, series, shape, values)
+  if shape.bounds then
+    add_histogram(parts, family.name, labels, series, shape.bounds)
   else
-    lines[#lines + 1] = family.name .. (labels == "" and " " or "{" .. labels .. "} ") .. number(series.value)
+    local braces = labels == "" and " " or "{" .. labels .. "} "
+    parts[#parts + 1] = family.name .. braces .. number(series.value) .. "\n"
   end
 end
 
@@ -81,25 +109,24 @@ end
 -- @treturn function an iterator of texts: lines, each with its end
 function M.pieces(registry)
   local families = registry.collect and registry:collect() or registry
-  local at, next_series, bounds = 1, 1, nil
+  local at, next_series, values, shape = 1, 1, new_values(), nil
   return function()
-    local lines = {}
-    while families[at] and #lines < LINES do
+    local parts = {}
+    while families[at] and #parts < PARTS do
       local family = families[at]
       local series = family.series[next_series]
       if series and next_series == 1 then
-        add_head(lines, family)
-        bounds = series.buckets and bounds_of(family)
+        add_head(parts, family)
+        shape = shape_of(family)
       end
       if series then
-        add_series(lines, family, series, bounds)
+        add_series(parts, family, series, shape, values)
         next_series = next_series + 1
       else
         at, next_series = at + 1, 1
       end
     end
-    lines[#lines + 1] = ""
-    return #lines > 1 and table.concat(lines, "\n") or nil
+    return #parts > 0 and table.concat(parts) or nil
   end
 end
 

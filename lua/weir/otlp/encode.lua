@@ -19,6 +19,7 @@ local UNITS = { seconds = "s", bytes = "By" }
 -- Series after which others have a turn.
 local TURN = 100
 
+local unpack = table.unpack or rawget(_G, "unpack")
 local byte, sub, find, gsub, format, concat =
   string.byte, string.sub, string.find, string.gsub, string.format, table.concat
 
@@ -204,30 +205,46 @@ end
 
 -- --- metrics --------------------------------------------------------------------------------------
 
--- What all points of a series have in common.
-local function head_of(family, series, times)
+-- How a point of a family begins, with a place for each label.
+local function form_of_head(family, times)
   local labels = {}
   for i, name in ipairs(family.labels) do
-    labels[i] = format('{"key":"%s","value":{"stringValue":%s}}', name, quoted(series.labels[name]))
+    labels[i] = '{"key":"' .. name .. '","value":{"stringValue":"%s"}}'
   end
   return #labels > 0 and '{"attributes":[' .. concat(labels, ",") .. "]," .. times or "{" .. times
+end
+
+local function head_of(family, series, head)
+  local values = {}
+  for i, name in ipairs(family.labels) do
+    values[i] = inner(series.labels[name])
+  end
+  return format(head, unpack(values))
+end
+
+local NONE = '"0"'
+
+-- The bounds of the buckets of a family, but for the last, which has none.
+local function bounds_of(family)
+  local bounds = {}
+  for i, bucket in ipairs(family.type == "histogram" and family.series[1] and family.series[1].buckets or {}) do
+    bounds[i] = bucket.le ~= math.huge and number(bucket.le) or nil
+  end
+  return concat(bounds, ",")
 end
 
 local function number_point(head, series)
   return format('%s,"asDouble":%s}', head, number(series.value))
 end
 
-local function histogram_point(head, series)
-  local counts, bounds, before = {}, {}, 0
+local function histogram_point(head, series, bounds)
+  local counts, before = {}, 0
   for i, bucket in ipairs(series.buckets) do
-    counts[i] = format('"%.0f"', bucket.count - before)
+    counts[i] = bucket.count == before and NONE or format('"%.0f"', bucket.count - before)
     before = bucket.count
-    if bucket.le ~= math.huge then
-      bounds[#bounds + 1] = number(bucket.le)
-    end
   end
   return format('%s,"count":"%.0f","sum":%s,"bucketCounts":[%s],"explicitBounds":[%s]}', head, series.count,
-    number(series.sum), concat(counts, ","), concat(bounds, ","))
+    number(series.sum), concat(counts, ","), bounds)
 end
 
 -- By type of a family: the field of a metric, what else that has, the point, and whether counting has a beginning.
@@ -241,10 +258,10 @@ local FORMS = {
 local function metric(family, started, now, pause)
   local form = FORMS[family.type]
   local times = (form[4] and '"startTimeUnixNano":"' .. started .. '",' or "") .. '"timeUnixNano":"' .. now .. '"'
-  local points = {}
+  local points, bounds, head = {}, bounds_of(family), form_of_head(family, times)
   for i, series in ipairs(family.series) do
     if is_finite(series.value or series.sum) then
-      points[#points + 1] = form[3](head_of(family, series, times), series)
+      points[#points + 1] = form[3](head_of(family, series, head), series, bounds)
     end
     if pause and i % TURN == 0 then
       pause()
