@@ -160,7 +160,7 @@ end
 
 local function measure(self)
   local app, registry = self.app, registry_of(self.app)
-  self.measures = { measures.start(app, registry) }
+  self.measures[1] = measures.start(app, registry)
   local network = self.options.network
   if network then
     self.measures[2] = require("weir.metrics.streams")(registry, network)
@@ -190,7 +190,8 @@ local function open(self)
   if not server then
     return nil, err
   end
-  self.server, self.url, self.history = server, server.url, snapshot.history()
+  self.server, self.url, self.measures = server, server.url, {}
+  self.history, self.taken = snapshot.history(), nil
   measure(self)
   log:info("metrics, health and a live page are served", { url = self.url })
 end
