@@ -141,15 +141,20 @@ local function check_fields(list, path, value, rules)
   end
 end
 
+-- The fields that a rule allows, for those who complete what is typed.
+local fields_of = setmetatable({}, { __mode = "k" })
+
 -- A table with these fields, or what another rule allows.
 local function fields(rules, otherwise)
-  return function(list, path, value)
+  local function check(list, path, value)
     if type(value) == "table" then
       check_fields(list, path, value, rules)
     else
       (otherwise or table_)(list, path, value)
     end
   end
+  fields_of[check] = rules
+  return check
 end
 
 local function a_codec(list, path, value)
@@ -382,10 +387,14 @@ levels.batch.filter = nil -- a batch goes to one handler
 
 --- The names of the options of a level, sorted.
 -- @tparam string kind as for `check`
+-- @tparam[opt] {string,...} path of an option that is a table: the names of its fields
 -- @treturn {string,...}
-function settings.names(kind)
-  local names = {}
-  for name in pairs(levels[kind]) do
+function settings.names(kind, path)
+  local rules, names = levels[kind], {}
+  for _, name in ipairs(path or names) do
+    rules = rules and fields_of[rules[name]]
+  end
+  for name in pairs(rules or names) do
     names[#names + 1] = name
   end
   table.sort(names)

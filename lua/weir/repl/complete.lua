@@ -3,6 +3,8 @@
 -- Nothing of the program is called for it, no metamethod either.
 -- @module weir.repl.complete
 
+local luv = require("luv")
+
 local M = {}
 
 -- Names that are looked at, and shown.
@@ -16,15 +18,15 @@ end
 
 -- The options that a function takes, by its name and what it belongs to.
 local function settings_of(kind)
-  return function()
-    return require("weir.app.settings").names(kind)
+  return function(path)
+    return require("weir.app.settings").names(kind, path)
   end
 end
 
 local function options_of(module)
-  return function()
+  return function(path)
     local names = {}
-    for name in pairs(require(module).OPTIONS) do
+    for name in pairs(path[1] and names or require(module).OPTIONS) do
       names[#names + 1] = name
     end
     return names
@@ -115,6 +117,14 @@ local function starting_with(word, add)
   return found
 end
 
+local function among(word, names)
+  return starting_with(word, function(add)
+    for _, name in ipairs(names) do
+      add(name)
+    end
+  end)
+end
+
 -- Whether the cursor is inside of a text between quotes.
 local function in_string(text)
   local quote
@@ -123,7 +133,7 @@ local function in_string(text)
     local char = text:sub(i, i)
     if quote and char == "\\" then
       i = i + 1
-    elseif quote == char then
+    elseif quote == char or char == "\n" then
       quote = nil
     elseif not quote and (char == '"' or char == "'") then
       quote = char
@@ -133,9 +143,10 @@ local function in_string(text)
   return quote ~= nil
 end
 
--- The name of the function to whose call the innermost open brace belongs.
+-- The function to whose call the innermost open brace belongs, and the fields on the way to it: in
+-- `app:subscriber("a", { retry = {` "subscriber" and { "retry" }.
 local function called_with_braces(text)
-  local depth = 0
+  local depth, path = 0, {}
   for i = #text, 1, -1 do
     local char = text:sub(i, i)
     if char == "}" or char == ")" then
@@ -144,8 +155,11 @@ local function called_with_braces(text)
       depth = depth - 1
     elseif char == "{" then
       local before = text:sub(1, i - 1):match("^(.-)%s*$")
-      local direct = before:match("([%a_][%w_]*)$")
-      return direct or before:match("([%a_][%w_]*)%s*%([^()]*$")
+      local field = before:match("([%a_][%w_]*)%s*=$")
+      if not field then
+        return before:match("([%a_][%w_]*)$") or before:match("([%a_][%w_]*)%s*%([^()]*$"), path
+      end
+      table.insert(path, 1, field)
     elseif char == "(" then
       return nil
     end
@@ -177,13 +191,13 @@ local function members(session, path, word)
 end
 
 local function names_in_scope(session, text, word)
-  local fn = text:find("[{,]%s*$") and OPTIONS[called_with_braces(text) or ""]
+  local called, field
+  if text:find("[{,]%s*$") then
+    called, field = called_with_braces(text)
+  end
+  local fn = OPTIONS[called or ""]
   if fn then
-    local found = starting_with(word, function(add)
-      for _, name in ipairs(fn()) do
-        add(name)
-      end
-    end)
+    local found = among(word, fn(field))
     if #found > 0 then
       return found, " = "
     end
@@ -201,6 +215,28 @@ local function names_in_scope(session, text, word)
   end)
 end
 
+local function destinations(session)
+  return session:destinations()
+end
+
+-- The files that a path may become; folders with a slash.
+local function files(_, path)
+  local folder = path:match("^.*/") or ""
+  local scan = luv.fs_scandir(folder == "" and "." or folder)
+  local names = {}
+  while scan and #names < MOST do
+    local name, kind = luv.fs_scandir_next(scan)
+    if not name then
+      break
+    elseif name:sub(1, 1) ~= "." or path:sub(#folder + 1, #folder + 1) == "." then
+      names[#names + 1] = folder .. name .. (kind == "directory" and "/" or "")
+    end
+  end
+  return names
+end
+
+local ARGUMENTS = { publish = destinations, tail = destinations, stats = destinations, load = files, save = files }
+
 -- The candidates for a text up to the cursor, the beginning that is there, and what follows a single one.
 local function find(session, text)
   local command = text:match("^%s*(%.%a*)$")
@@ -212,12 +248,8 @@ local function find(session, text)
     end), command, " "
   end
   local which, argument = text:match("^%s*%.(%a+) (%S*)$")
-  if which then
-    return starting_with(argument, function(add)
-      for _, name in ipairs(session:destinations()) do
-        add(name)
-      end
-    end), argument, ""
+  if which and ARGUMENTS[which] then
+    return among(argument, ARGUMENTS[which](session, argument)), argument, ""
   end
   if in_string(text) then
     return {}, "", ""

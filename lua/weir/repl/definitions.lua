@@ -2,8 +2,8 @@
 --
 -- A *definition* is an input that registered something with the application or a router, gave names to functions and
 -- plain data, or set a field of such a name (`function shop.price() end`). What only looked, or only made an object
--- that is open now, is left out. An input is forgotten once later ones have given anew all that it defined, without making
--- it of what was there (`n = n + 1`).
+-- that is open now, is left out. An input is forgotten once later ones have given anew all that it defined, without
+-- making it of what was there (`n = n + 1`).
 -- @module weir.repl.definitions
 
 local luv = require("luv")

@@ -199,6 +199,7 @@ end
 function Repl:loop()
   while not self.status do
     self.early = false
+    self.session.unfinished = self.text -- what completion has to know
     local kind, line = self.source:next(self.text and MORE or PROMPT)
     if kind == "eof" then
       if self.text and not self.source.interactive then

@@ -132,7 +132,8 @@ end
 -- What Tab does.
 local function completer(self, session)
   return function(line, point)
-    local insertion, several = complete.complete(session, line, point)
+    local before = session.unfinished and session.unfinished .. "\n" or ""
+    local insertion, several = complete.complete(session, before .. line, #before + point)
     if several[1] then
       self.screen:write(complete.columns(several, self:width()))
     end

@@ -151,6 +151,13 @@ describe("weir repl in a terminal", function()
     })
   end)
 
+  it("completes options in the lines that follow the first", function()
+    terminal.passes({
+      steps = steps(send("app:subscriber('a', {" .. ENTER, ">> "), send("dead_l" .. TAB, "etter = "),
+        send(INTERRUPT, "> "), leave),
+    })
+  end)
+
   it("lists the candidates when there are several", function()
     terminal.passes({
       steps = steps(line("alpha_one, alpha_two = 1, 2"), send("alpha_" .. TAB, "alpha_one  alpha_two\r\n"),
