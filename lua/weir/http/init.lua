@@ -271,6 +271,25 @@ local function forget(self)
   end
 end
 
+-- Whether there is room for another connection: one that does nothing gives way, so that those who keep theirs do not
+-- shut out who asks whether the program lives.
+local function has_room(server)
+  if server.count < server.max_connections then
+    return true
+  end
+  local oldest
+  for each in pairs(server.connections) do
+    if each.idle and (not oldest or each.idle_until < oldest.idle_until) then
+      oldest = each
+    end
+  end
+  if oldest then
+    forget(oldest)
+    oldest.bytes:close()
+  end
+  return oldest ~= nil
+end
+
 local function accept(server, conn)
   local bytes = runtime.bytes(conn)
   if not bytes then
@@ -278,7 +297,7 @@ local function accept(server, conn)
   elseif server.closing then
     bytes:close()
     return
-  elseif server.count >= server.max_connections then
+  elseif not has_room(server) then
     local text = "too many connections; try again later\n"
     local head = response.head(503, { ["retry-after"] = "1" }, { length = #text, close = true, time = runtime.time() })
     tasks.spawn(function()
@@ -377,7 +396,7 @@ end
 -- @param[opt] options.log a logger
 -- @param[opt="16 KiB"] options.max_head of a request: its line and fields
 -- @param[opt="1 MiB"] options.max_body of a request
--- @tparam[opt=256] number options.max_connections those above are answered 503
+-- @tparam[opt=256] number options.max_connections of those above, one that is idle is closed, or they are answered 503
 -- @tparam[opt=60] number options.idle_timeout seconds between two requests
 -- @tparam[opt=10] number options.head_timeout seconds for the head of a request
 -- @tparam[opt=60] number options.body_timeout seconds for the body of a request

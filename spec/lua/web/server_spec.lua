@@ -407,19 +407,47 @@ describe("weir.http", function()
     assert.equal("timeout", err and err.code)
   end))
 
-  it("answers 503 to connections above the limit", in_task(function()
-    local server = serve(hello, { max_connections = 2 })
+  it("answers 503 to connections above the limit while all are at work", in_task(function()
+    local gate, began = require("weir.channel")(), 0
+    local server = serve(function()
+      began = began + 1
+      gate:recv(10)
+      return hello()
+    end, { max_connections = 2 })
     local first, second = connect(server), connect(server)
+    first:write(LAST)
+    second:write(LAST)
     eventually(function()
-      return server:stats().connections == 2
+      return began == 2
     end)
     assert.equal(503, status_of(read_until(connect(server))))
-    first:close()
-    second:close()
+    assert.equal(2, server:stats().connections)
+    gate:close()
+    assert.equal(200, status_of(read_until(first)))
+    assert.equal(200, status_of(read_until(second)))
     eventually(function()
       return server:stats().connections == 0
     end)
     assert.equal(200, status_of(talk(server, LAST)))
+  end))
+
+  it("ends the connection that has been idle for longest where another one comes", in_task(function()
+    local server = serve(hello, { max_connections = 2 })
+    local sockets_in_order = {}
+    for i = 1, 2 do
+      sockets_in_order[i] = connect(server)
+      sockets_in_order[i]:write(GET)
+      read_until(sockets_in_order[i], "hello")
+    end
+    for _ = 1, 3 do
+      assert.equal(200, status_of(talk(server, LAST)))
+      eventually(function()
+        return server:stats().connections == 1
+      end)
+    end
+    assert.equal("", read_until(sockets_in_order[1]))
+    sockets_in_order[2]:write(LAST)
+    assert.equal(200, status_of(read_until(sockets_in_order[2])))
   end))
 
   it("listens on this machine alone unless it is told otherwise", function()
