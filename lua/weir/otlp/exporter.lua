@@ -20,6 +20,8 @@ Exporter.__index = Exporter
 
 -- Seconds between tries, and how many there are. What the server asks for is followed up to LONGEST.
 local FIRST_PAUSE, LONGEST, TRIES = 0.5, 30, 6
+-- Seconds for which a failure that was told of is not told of again.
+local QUIET = 60
 -- Bytes of an answer, which says nothing but how many were refused; and of what is told of it.
 local ANSWER, TOLD = 64 * 1024, 200
 -- Bytes that wait in a queue, and of what goes into one request (a collector takes 20 MiB).
@@ -40,14 +42,33 @@ local function count(self, outcome, n)
   end
 end
 
+-- Whether something may be told now: of each kind one line, however often it comes and goes.
+local function may_tell(self, kind)
+  local now = runtime.now()
+  if self.told[kind] and now - self.told[kind] < QUIET then
+    return false
+  end
+  self.told[kind] = now
+  return true
+end
+
 -- One line when it stops working, one when it works again.
 local function note(self, err)
-  if err and not self.failing then
+  if err and not self.failing and may_tell(self, "failure") then
     self.log:warn("telemetry could not be sent", { signal = self.signal, url = self.url, error = text_of(err) })
+    self.failing = true
   elseif not err and self.failing then
     self.log:info("telemetry is sent again", { signal = self.signal, url = self.url })
+    self.failing = false
   end
-  self.failing = err ~= nil
+end
+
+local function drop(self)
+  count(self, "dropped", 1)
+  if not self.closed and may_tell(self, "drop") then
+    local hint = "choose a smaller 'sample' or a larger 'queue'"
+    self.log:warn("telemetry is dropped: there is more than can be sent; " .. hint, { signal = self.signal, url = self.url })
+  end
 end
 
 -- --- one request ----------------------------------------------------------------------------------
@@ -218,7 +239,7 @@ end
 -- @param item what `spec.write` makes text of
 function Exporter:add(item)
   if self.closed or self.size >= self.most or self.bytes >= MOST_BYTES then
-    return count(self, "dropped", 1)
+    return drop(self)
   end
   local text, was_full = self.write(item), is_full(self)
   self.queue[self.first + self.size] = text
@@ -288,6 +309,7 @@ function exporter.new(spec)
     log = spec.log,
     items = spec.items,
     series = {},
+    told = {}, -- when, by kind
     queue = spec.most and {} or nil,
     first = 1,
     size = 0,

@@ -371,6 +371,22 @@ describe("sending telemetry", function()
     assert.matches("telemetry is sent again", text)
   end)
 
+  it("fills no log where it works now and then", function()
+    local to = collector()
+    local app, _, lines = traced(to)
+    support.start(app)
+    for i = 1, 6 do
+      to.usual = { status = i % 2 == 0 and 200 or 500 }
+      flood(app, 1)
+      eventually(function()
+        return items(app, "spans", "sent") + items(app, "spans", "failed") == i
+      end)
+    end
+    local text = table.concat(lines, "\n")
+    assert.equal(1, select(2, text:gsub("telemetry could not be sent", "")))
+    assert.equal(1, select(2, text:gsub("telemetry is sent again", "")))
+  end)
+
   it("counts what the server took only in part", function()
     local to = collector({ { body = '{"partialSuccess":{"rejectedSpans":"2","errorMessage":"too old"}}' } })
     local app, _, lines = traced(to, { interval = 3600 })
@@ -430,11 +446,12 @@ describe("sending telemetry", function()
 
   it("keeps no more spans than its queue has room for, and counts the rest", function()
     local to = collector()
-    local app = traced(to, { queue = 10, interval = 3600 })
+    local app, _, lines = traced(to, { queue = 10, interval = 3600 })
     to.usual = "silence"
     local running = support.start(app)
     flood(app, 50)
     assert.is_true(items(app, "spans", "dropped") >= 30)
+    assert.equal(1, select(2, table.concat(lines, "\n"):gsub("telemetry is dropped: there is more than", "")))
     assert.is_true(items(app, "spans", "dropped") <= 40)
     to.usual = { status = 200 }
     running:stop()
