@@ -7,7 +7,7 @@ local id = require("weir.id")
 local trace = {}
 
 -- Version, trace, parent and flags; what later versions add comes after a hyphen.
-local PATTERN = "^[0-9a-f]+%-[0-9a-f]+%-[0-9a-f]+%-[0-9a-f]+%f[-\0]"
+local PATTERN = "^[0-9a-f]+%-[0-9a-f]+%-[0-9a-f]+%-[0-9a-f]+"
 local LENGTH, HYPHEN = 55, ("-"):byte()
 local NO_TRACE, NO_SPAN = ("0"):rep(32), ("0"):rep(16)
 
@@ -33,8 +33,8 @@ function trace.parse(value)
     return nil
   end
   local _, last = find(value, PATTERN)
-  local a, b, c = byte(value, 3), byte(value, 36), byte(value, 53)
-  if last ~= LENGTH or a ~= HYPHEN or b ~= HYPHEN or c ~= HYPHEN then
+  local a, b, c, after = byte(value, 3), byte(value, 36), byte(value, 53), byte(value, LENGTH + 1)
+  if last ~= LENGTH or a ~= HYPHEN or b ~= HYPHEN or c ~= HYPHEN or after and after ~= HYPHEN then
     return nil
   end
   local version, trace_id, span_id = sub(value, 1, 2), sub(value, 4, 35), sub(value, 37, 52)

@@ -66,8 +66,8 @@ end
 local function drop(self)
   count(self, "dropped", 1)
   if not self.closed and may_tell(self, "drop") then
-    local hint = "choose a smaller 'sample' or a larger 'queue'"
-    self.log:warn("telemetry is dropped: there is more than can be sent; " .. hint, { signal = self.signal, url = self.url })
+    local message = "telemetry is dropped: there is more than can be sent; choose a smaller 'sample'"
+    self.log:warn(message .. " or a larger 'queue'", { signal = self.signal, url = self.url })
   end
 end
 

@@ -122,7 +122,7 @@ local function sorted(rows, columns, order, reverse)
     end)
   end
   if reverse then
-    for i = 1, #list // 2 do
+    for i = 1, math.floor(#list / 2) do
       list[i], list[#list + 1 - i] = list[#list + 1 - i], list[i]
     end
   end

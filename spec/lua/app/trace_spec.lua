@@ -23,6 +23,8 @@ describe("a traceparent", function()
       "00-" .. TRACE:upper() .. "-" .. SPAN .. "-01",
       PARENT .. "-more",
       "01-" .. TRACE .. "-" .. SPAN .. "-01x",
+      "01-" .. TRACE .. "-" .. SPAN .. "-01\0",
+      PARENT .. "\0",
       "00-" .. TRACE .. "0-" .. SPAN:sub(2) .. "-01",
       ("0"):rep(1000),
     }) do
