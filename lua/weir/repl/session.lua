@@ -211,10 +211,19 @@ local function run_file(self, path)
   load_app.find_neighbours(path)
   local ok, result, made = require("weir.app").observe(chunk)
   if not ok then
-    return nil, errors.is(result) and result or errors.new("load", tostring(result))
+    return nil, errors.is(result) and result or errors.new("load", load_app.text_of(result))
   end
   local app = type(result) == "table" and getmetatable(result) and getmetatable(result).__name == "weir.app" and result
   return app or made[#made] or false
+end
+
+-- The application that a file made, unless what it says of itself cannot be.
+local function checked(app, err)
+  local report = app and require("weir.app.check").run(app)
+  if report and #report.mistakes > 0 then
+    return nil, report:error(app.title)
+  end
+  return app, err
 end
 
 --- Runs a Lua file with the session's globals. An application that it returns or makes becomes the session's.
@@ -222,7 +231,7 @@ end
 -- @treturn ?boolean whether it made an application
 -- @return or an error
 function Session:load(path)
-  local app, err = run_file(self, path)
+  local app, err = checked(run_file(self, path))
   if app == nil then
     return nil, err
   end
@@ -259,9 +268,9 @@ function Session:reload()
   end
   local newer, err
   if path == self.source.path and not self.source.shares_globals then
-    newer, err = load_app(path)
+    newer, err = checked(load_app(path))
   else
-    newer, err = run_file(self, path)
+    newer, err = checked(run_file(self, path))
   end
   if newer == nil then
     return nil, err

@@ -446,6 +446,33 @@ describe("weir repl in a terminal", function()
     assert.matches("built without libedit, so lines cannot be edited or completed; input is read in whole", output)
   end)
 
+  it("keeps the application when a file that is loaded cannot take its place", function()
+    local dir, remove = shell.scratch()
+    finally(remove)
+    local app = [[
+      local app = require("weir").app("files", "1.0.0", { log = { level = "off" } })
+      app:broker("memory:")
+      app:subscriber("a", %s function(n) print("took " .. n) end)
+      return app
+    ]]
+    shell.write(dir .. "/app.lua", app:format(""))
+    shell.write(dir .. "/wrong.lua", app:format("{ retri = 1 },"))
+    shell.write(dir .. "/raises.lua", "error({ reason = 'no stock' })")
+    local function fails(command, expected)
+      return { send(command .. ENTER, expected), prompt, line(".publish a 1", "took 1\r\n") }
+    end
+    local list = { { "expect", "> " } }
+    for _, each in ipairs({ fails(".load " .. dir .. "/wrong.lua", "did you mean 'retry'"),
+      fails(".load " .. dir .. "/raises.lua", 'reason = "no stock"'), fails(".load /nowhere", "cannot open"),
+      { { { "send", ("os.rename(%q, %q)"):format(dir .. "/wrong.lua", dir .. "/app.lua") .. ENTER } }, prompt },
+      fails(".reload", "did you mean 'retry'"), { leave } }) do
+      for _, part in ipairs(each) do
+        table.move(part, 1, #part, #list + 1, list)
+      end
+    end
+    terminal.passes({ words = { dir .. "/app.lua" }, steps = list })
+  end)
+
   it("goes on without an application that cannot be opened", function()
     terminal.passes({
       words = { "/nowhere/app.lua" },
