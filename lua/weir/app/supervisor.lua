@@ -28,6 +28,8 @@ local SHUTDOWN_TIMEOUT, GRACE = 15, 5
 -- One that was started gets its start_timeout (this when it has none), and a little, to become ready, before the next
 -- one is replaced; and the check of the program as long as that.
 local START_TIMEOUT = 30
+-- Bytes of the report of a check, and of what comes before it.
+local LONGEST_REPORT = 16 * 1024 * 1024
 -- Editors write a file in several steps, and several files one after the other.
 local SETTLE = 0.1
 
@@ -73,13 +75,22 @@ local function start_check(self)
     return nil, tostring(pid)
   end
   run.handle = handle
+  local bytes = 0
   read(run.out, function(data)
-    run.parts[#run.parts + 1] = data
+    bytes = bytes + #(data or "")
     if not data then
       run.all:close()
+    elseif bytes <= LONGEST_REPORT then
+      run.parts[#run.parts + 1] = data
     end
   end)
   return run
+end
+
+-- What a check wrote, decoded; nil where it wrote something else. What the program ran may have written before it.
+local function report_of(run)
+  local ok, report = pcall(cjson.decode, table.concat(run.parts):match('({"[^\n]*})\n$') or "")
+  return ok and type(report) == "table" and type(report.files) == "table" and report or nil
 end
 
 -- Runs the check of the program. Its report; or nil and why there is none.
@@ -100,10 +111,10 @@ local function check(self)
   if late then
     return nil, ("it was not loaded within %g seconds"):format(self.patience)
   end
-  local ok, report = pcall(cjson.decode, table.concat(run.parts))
-  if not ok or type(report) ~= "table" or type(report.files) ~= "table" then
-    return nil, ("it ended its check with %s %d"):format(run.exit.signal ~= 0 and "signal" or "status",
-      run.exit.signal ~= 0 and run.exit.signal or run.exit.code)
+  local report, exit = report_of(run), run.exit
+  if not report then
+    local how = exit.signal ~= 0 and "signal" or "status"
+    return nil, ("its check ended with %s %d and no report"):format(how, exit.signal ~= 0 and exit.signal or exit.code)
   end
   return report
 end
@@ -457,6 +468,20 @@ function M.run(options)
   return tasks.run(supervise, self)
 end
 
+-- Kills this process when its parent has been gone for so long: a handler that never yields hears of no signal. That is
+-- for a thread of its own.
+local function guard(seconds)
+  luv.new_thread(function(parent, pause, cpath)
+    package.cpath = cpath
+    local uv = require("luv")
+    while uv.os_getppid() == parent do
+      uv.sleep(1000)
+    end
+    uv.sleep(pause)
+    uv.kill(uv.os_getpid(), "sigkill")
+  end, luv.os_getppid(), math.ceil(seconds * 1000), package.cpath)
+end
+
 --- For the process that is a worker: tells its supervisor when the application is ready, and stops when that is gone.
 -- @tparam table app
 -- @treturn function ends that; to be called where waiting is possible. Nil where it is no worker.
@@ -471,6 +496,7 @@ function M.serve(app)
     runtime.pause()
     return nil
   end
+  guard((app.options.shutdown_timeout or SHUTDOWN_TIMEOUT) + GRACE)
   read(pipe, function(data)
     if not data then
       luv.kill(luv.os_getpid(), "sigterm")

@@ -55,7 +55,7 @@ local function is_alive(pid)
 end
 
 local function await_gone(pid)
-  local deadline = weir_lib.now() + 10
+  local deadline = weir_lib.now() + 30
   while is_alive(pid) do
     assert(weir_lib.now() < deadline, "the process lives on")
     weir_lib.sleep(0.01)
@@ -139,7 +139,7 @@ describe("weir run --workers", function()
     ]])
     local status, out, err = start_hurried(100, "run", path, "--workers", "2"):wait()
     assert.equal(1, status)
-    assert.equal(9, count(err, "worker failed again_in"))
+    assert.equal(9, count(err, "worker failed again_in"), err)
     assert.matches("worker fails again and again failures=10 worker=1\n", err)
     assert.matches("\nweir: a worker failed again and again; see its errors above\n$", err)
     assert.equal(1, count(out, "down 2"))
@@ -199,7 +199,8 @@ describe("weir run --workers", function()
   end)
 
   it("does not mind what the program prints while it is loaded", function()
-    local path = file_of("io.write('no newline: {\"app\":') " .. APP .. "return app")
+    local path = file_of("io.write('no newline: {\"app\":') os.execute('echo begin; printf here:') " .. APP
+      .. "return app")
     local program = start("run", path, "--workers=1")
     await_count(program, "up 1", 1)
     program:kill("sigterm")
@@ -220,6 +221,11 @@ describe("weir run --workers", function()
     status, out, err = weir("run", file_of("x = = 1"), "--workers", "2")
     assert.same({ 1, "" }, { status, out })
     assert.matches("^weir: [^\n]*app.lua:1: [^\n]*\n$", err)
+  end)
+
+  it("says that the program ended while it was loaded", function()
+    local status, out, err = weir("run", file_of("os.exit(7)"), "--workers", "2")
+    assert.same({ 1, "", "weir: its check ended with status 7 and no report\n" }, { status, out, err })
   end)
 
   it("kills what does not end, at the second signal", function()
@@ -246,6 +252,15 @@ describe("weir run --workers", function()
     await_gone(pid_of(program, 1))
     await_gone(pid_of(program, 2))
     assert.equal(2, count(program:out(), "down %d"))
+  end)
+
+  it("lets not even one outlive it that never yields", function()
+    local path = file_of(APP:gsub("shutdown_timeout = 5", "shutdown_timeout = 0.1")
+      .. "app:on('started', function() say('stuck') while true do end end) return app")
+    local program = start("run", path, "--workers", "1")
+    local stuck = tonumber((program:await_output("stuck 1 (%d+)")))
+    program:kill("sigkill")
+    await_gone(stuck)
   end)
 
   it("excludes --check", function()

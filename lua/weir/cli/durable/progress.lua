@@ -39,7 +39,7 @@ function Progress:show(bytes, items, state, now)
   end
   self.last, self.dirty = time, true
   local elapsed = math.max(time - self.began, 0.001)
-  local parts = { M.size(bytes), items > 0 and ("%d items"):format(items) or nil }
+  local parts = { M.size(bytes), items > 0 and ("%d item%s"):format(items, items == 1 and "" or "s") or nil }
   parts[#parts + 1] = M.size(bytes / elapsed // 1) .. "/s"
   parts[#parts + 1] = state
   self.file:write("\r\27[K\27[?7l", table.concat(parts, ", "), "\27[?7h") -- cut off where the terminal is narrow
