@@ -109,10 +109,14 @@ local function compare_looks(name, ours, theirs, unit)
   })
 end
 
+-- Bytes of a scrape with the fewest subscriptions, for each of them.
+local each_bytes
+
 local function all_looks(count)
   local app = support.spawn(support.lua("bench/observe/app.lua", "serve", count), { timeout = 120 })
   local url = app:fields().url
   local bytes = #get(url .. "/metrics")
+  each_bytes = each_bytes or bytes / count
   get(url .. "/same")
   compare_looks(("scrape.%d"):format(count), function()
     return once(url, "/metrics")
@@ -122,8 +126,9 @@ local function all_looks(count)
   support.claim({
     name = ("observe.scrape.%d.bytes"):format(count),
     weir = bytes,
-    baseline = bytes / count,
+    baseline = each_bytes * count,
     unit = "B",
+    cost = true,
   })
   local function nobody()
     return second(url, weir.sleep)
