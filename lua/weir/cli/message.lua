@@ -5,9 +5,6 @@ local id = require("weir.id")
 
 local M = {}
 
---- The codecs by name, for options.
-M.CODECS = { "json", "msgpack", "cbor", "raw" }
-
 --- Bytes of one value from the standard input, at most.
 M.LONGEST = 256 * 1024 * 1024
 

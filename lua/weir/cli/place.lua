@@ -21,6 +21,11 @@ function M.options()
   }
 end
 
+--- The option that says how a value is encoded.
+M.CODEC = {
+  "codec", "NAME", "json (when left out), msgpack, cbor or raw", choices = { "json", "msgpack", "cbor", "raw" },
+}
+
 --- The word that says which broker.
 M.WORD = {
   "where", "URL|FILE.lua", "the broker: its address, such as nats://127.0.0.1:4222, or the file of an application",

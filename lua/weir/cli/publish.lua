@@ -17,7 +17,7 @@ read from the standard input.]],
   options = {
     { "header", "K:V", "a header of the message; may be repeated", many = true, read = arguments.header },
     { "key", "KEY", "its partition key" },
-    { "codec", "NAME", "json (when left out), msgpack, cbor or raw", choices = { "json", "msgpack", "cbor", "raw" } },
+    place.CODEC,
     { "lines", nil, "each line of the standard input is a value, published while more is read" },
     { "json", nil, "print what was published as JSON" },
     { "quiet", nil, "say nothing, and show no progress on the terminal" },

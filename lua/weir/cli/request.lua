@@ -17,7 +17,7 @@ answer is printed as JSON, decoded by its content type; text and bytes are print
   },
   options = {
     { "header", "K:V", "a header of the request; may be repeated", many = true, read = arguments.header },
-    { "codec", "NAME", "json (when left out), msgpack, cbor or raw", choices = { "json", "msgpack", "cbor", "raw" } },
+    place.CODEC,
     { "json", nil, "print the answer with its headers, as one JSON object" },
     table.unpack(place.options()),
   },
