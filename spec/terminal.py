@@ -8,6 +8,7 @@ list of
   ["send", TEXT]              types TEXT; ["bytes", HEX] types bytes
   ["resize", ROWS, COLUMNS]   the terminal has another size
   ["signal", NAME]            sends a signal to the program
+  ["idle", SECONDS]           for as long the program must not run at all (where /proc tells)
   ["quit"]                    waits until the program has ended
 
 It writes an object: "output", "status" (128 and the number after a signal), "failed", what did not happen, and
@@ -215,6 +216,23 @@ class Terminal:
             time.sleep(0.001)
         return "the signal did not come"
 
+    def switches(self):
+        try:
+            with open("/proc/%d/status" % self.pid, encoding="utf-8") as file:
+                return re.findall("^voluntary_ctxt_switches:.*", file.read(), re.MULTILINE)
+        except OSError:
+            return None
+
+    def idle(self, seconds):
+        """Whatever was under way may end first."""
+        deadline = time.monotonic() + self.seconds
+        while time.monotonic() < deadline:
+            before = self.switches()
+            time.sleep(seconds)
+            if self.switches() == before:
+                return None
+        return "it was never idle"
+
     def quit(self):
         deadline = time.monotonic() + self.seconds
         while self.read(deadline):
@@ -240,6 +258,8 @@ class Terminal:
             return self.write(step[1].encode())
         if kind == "bytes":
             return self.write(bytes.fromhex(step[1]))
+        if kind == "idle":
+            return self.idle(step[1])
         if kind == "resize":
             self.screen.resize(step[1], step[2])
             set_size(self.fd, step[1], step[2])

@@ -9,8 +9,8 @@ local errors = require("weir.errors")
 
 local M = {}
 
--- What is shown at most: levels of tables, fields of one table, bytes of one string, and values in all.
-local DEPTH, FIELDS, BYTES, VALUES = 5, 50, 1000, 2000
+-- What is shown at most: levels of tables, fields of one table, bytes of one string, and values and bytes in all.
+local DEPTH, FIELDS, BYTES, VALUES, TOTAL = 5, 50, 1000, 2000, 20000
 -- Columns that a line may have when nobody says how wide the screen is.
 local WIDTH = 80
 -- Keys of a table that are sorted; of a larger table some are shown.
@@ -255,16 +255,21 @@ local function is_object(value)
   return ok and type(meta) == "table" and (rawget(meta, "__tostring") ~= nil or rawget(meta, "__name") ~= nil)
 end
 
+-- Anything but a plain table or an error.
+local function leaf(self, value)
+  local text = type(value) == "table" and own_text(value) or scalar(value)
+  self.bytes = self.bytes - #text
+  return text
+end
+
 function render(self, value, depth)
   self.left = self.left - 1
-  if self.left < 0 then
+  if self.left < 0 or self.bytes < 0 then
     return "..."
-  elseif type(value) ~= "table" then
-    return scalar(value)
   elseif errors.is(value) then
     return error_text(self, value, depth)
-  elseif is_object(value) then
-    return own_text(value)
+  elseif type(value) ~= "table" or is_object(value) then
+    return leaf(self, value)
   end
   return table_text(self, value, depth)
 end
@@ -274,7 +279,7 @@ end
 -- @tparam[opt=80] number width columns that a line may have
 -- @treturn string of one line or several, without a newline at its end
 function M.format(value, width)
-  local self = { width = math.max(20, width or WIDTH), left = VALUES, inside = {} }
+  local self = { width = math.max(20, width or WIDTH), left = VALUES, bytes = TOTAL, inside = {} }
   return render(self, value, 0)
 end
 

@@ -127,24 +127,43 @@ local function print_through(self)
   end
 end
 
+-- The functions of `io`, for a program that is given proxies: `real` has the files behind those.
+local function functions_of_io(former, out, real)
+  return {
+    write = function(...)
+      if former.output() ~= former.stdout then
+        return former.write(...)
+      end
+      return out:write(...)
+    end,
+    output = function(file)
+      local current = former.output(real[file] or file)
+      return current == former.stdout and out or current
+    end,
+    type = function(value)
+      return former.type(real[value] or value)
+    end,
+  }
+end
+
 --- Lets the program write here, until the function that is returned is called.
 -- @treturn function
 function Screen:capture()
-  local former = { print = print, write = io.write, stdout = io.stdout, stderr = io.stderr, output = io.output }
-  local out = proxy(self, former.stdout)
+  local former, former_print = {}, print
+  for _, name in ipairs({ "write", "output", "type", "stdout", "stderr" }) do
+    former[name] = io[name]
+  end
+  local out, err = proxy(self, former.stdout), proxy(self, former.stderr)
   rawset(_G, "print", print_through(self))
+  for name, fn in pairs(functions_of_io(former, out, { [out] = former.stdout, [err] = former.stderr })) do
+    rawset(io, name, fn)
+  end
   rawset(io, "stdout", out)
-  rawset(io, "stderr", proxy(self, former.stderr))
-  rawset(io, "write", function(...)
-    if former.output() ~= former.stdout then
-      return former.write(...)
-    end
-    return out:write(...)
-  end)
+  rawset(io, "stderr", err)
   return function()
-    rawset(_G, "print", former.print)
-    for _, name in ipairs({ "write", "stdout", "stderr" }) do
-      rawset(io, name, former[name])
+    rawset(_G, "print", former_print)
+    for name, value in pairs(former) do
+      rawset(io, name, value)
     end
   end
 end

@@ -75,6 +75,11 @@ describe("weir.repl.print", function()
     end
     grow(bush, 2)
     assert.is_true(#format(bush) < 60000)
+    local texts = {}
+    for i = 1, 50 do
+      texts[i] = ("x"):rep(1e5)
+    end
+    assert.is_true(#format({ texts, texts, texts }) < 25000)
   end)
 
   it("cuts texts of many lines", function()

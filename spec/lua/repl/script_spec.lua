@@ -100,6 +100,22 @@ nil, require("weir.errors").new("timeout", "no", { url = "x" })
     prints('"\\xff"\n5\n', "'\255'\r\n5\r\n")
   end)
 
+  it("lets a program have the standard output as a file", function()
+    prints("file\none\ntwo\nback\n", ([[
+do
+  print(io.type(io.stdout))
+  io.output():write("one\n")
+  io.stdout:write("two\n"):flush()
+  io.output(%q)
+  io.write("aside")
+  io.output():close()
+  io.output(io.stdout)
+  io.write("back\n")
+end
+]]):format(file("other")))
+    assert.equal("aside", shell.read(file("other")))
+  end)
+
   it("refuses wrong use with status 2", function()
     local status, _, err = script("", "a.lua", "--connect", "memory:")
     assert.equal(2, status)

@@ -317,6 +317,14 @@ describe("weir repl in a terminal", function()
     })
   end)
 
+  it("does nothing while nobody types and nothing is due", function()
+    terminal.passes({
+      seconds = 60,
+      steps = steps(line("app:subscriber('a', print)", "weir.registration"), { "idle", 1 }, { "send", "half" },
+        { "idle", 1 }, send(INTERRUPT, "> "), leave),
+    })
+  end)
+
   it("stops at Ctrl-Z as the shell wants it, and goes on where it was", function()
     local dir, remove = shell.scratch()
     finally(remove)
