@@ -1,5 +1,6 @@
 local durable = require("weir.durable")
 local here = require("spec.lua.durable.support")
+local shell = require("spec.house.shell")
 local support = require("spec.lua.support")
 local weir = require("weir")
 
@@ -193,22 +194,22 @@ describe("A durable producer", function()
   -- Killed just before it gets a batch, or when it has answered one and the answer does not arrive. (Killed
   -- while it writes, the reference server forgets in its recovery that the producer's batch is in its file.)
   it("loses and repeats nothing when the server is killed and comes back", function()
-    local dir = os.tmpname()
-    os.remove(dir)
-    assert(os.execute("mkdir -p " .. dir))
+    local dir, remove = shell.scratch()
     weir.run(function()
       local mortal = here.server({ dir = dir })
-      local kills = 0
+      local kills, due, proxy = 0, 10, nil -- the request at which it is killed; none while it comes back
       local function restart()
         kills = kills + 1
         mortal.handle:kill("sigkill")
         weir.spawn(function()
           mortal:stop()
           mortal = here.server({ dir = dir, port = mortal.port })
+          due = #proxy.requests + 10
         end)
       end
-      local proxy = here.proxy({ port = mortal.port }, function(_, n)
-        if kills < 6 and n % 15 == 10 then
+      proxy = here.proxy({ port = mortal.port }, function(_, n)
+        if kills < 6 and n >= due then
+          due = math.huge
           return kills % 2 == 0 and "after" or "before", restart
         end
       end)
@@ -228,6 +229,6 @@ describe("A durable producer", function()
       proxy:close()
       mortal:stop()
     end)
-    assert(os.execute("rm -r " .. dir))
+    remove()
   end)
 end)
