@@ -280,11 +280,13 @@ end
 -- --- following the files --------------------------------------------------------------------------
 
 local function watch_files(self)
-  local ok, err = self.watch:set(self.files)
-  if not ok then
+  local others, err = self.watch:set(self.files)
+  if err then
     self.log:warn("changes may go unnoticed", { error = err })
   end
-  self.changed:try_send(true) -- perhaps one has changed before it was watched
+  if others then
+    self.changed:try_send(true) -- perhaps a file has changed before it was watched
+  end
 end
 
 local function begin(self)
@@ -336,6 +338,7 @@ end
 local function follow(self)
   watch_files(self)
   while self.changed:recv() do
+    watch_files(self)
     local now = watch.signature(self.files)
     local before
     repeat

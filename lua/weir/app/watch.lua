@@ -38,18 +38,21 @@ local function names_of(path)
   return names
 end
 
+-- The folders of files, and a text that is another one when they are others, or others of the same names.
 local function folders_of(files)
   local folders, seen = {}, {}
   for _, path in ipairs(files) do
     for _, name in ipairs(names_of(path)) do
       local folder = existing_folder(name)
       if not seen[folder] then
+        local stat = luv.fs_stat(folder)
         seen[folder] = true
         folders[#folders + 1] = folder
+        seen[#folders] = ("%s:%d:%d"):format(folder, stat and stat.dev or 0, stat and stat.ino or 0)
       end
     end
   end
-  return folders
+  return folders, table.concat(seen, "\n")
 end
 
 --- What files are now, as a text that is another one when one of them has changed.
@@ -71,14 +74,20 @@ function M.new(fn)
   return setmetatable({ fn = fn, handles = {} }, Watch)
 end
 
---- Watches these files, and no others any more. What changed before is not noticed.
+--- Watches these files, and no others any more. What changed before is not noticed. To be called again when something
+-- has changed: there may be a directory that was not there.
 -- @tparam {string,...} files
--- @treturn ?boolean true
--- @treturn ?string why some of them cannot be watched; the others are
+-- @treturn boolean whether other directories are watched than before
+-- @treturn ?string why some cannot be; the others are
 function Watch:set(files)
+  local folders, key = folders_of(files)
+  if key == self.key then
+    return false
+  end
   self:close()
+  self.key = key
   local failure
-  for _, folder in ipairs(folders_of(files)) do
+  for _, folder in ipairs(folders) do
     local handle = luv.new_fs_event()
     self.handles[#self.handles + 1] = handle
     local ok, err = handle:start(folder, {}, self.fn)
@@ -86,7 +95,7 @@ function Watch:set(files)
       failure = ("cannot watch %s: %s"):format(folder, err)
     end
   end
-  return not failure or nil, failure
+  return true, failure
 end
 
 --- Watches nothing any more.
@@ -95,6 +104,7 @@ function Watch:close()
     handle:close()
     self.handles[i] = nil
   end
+  self.key = nil
 end
 
 return M

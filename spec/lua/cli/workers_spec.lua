@@ -368,6 +368,48 @@ describe("weir run --reload", function()
     assert.equal(143, (program:wait()))
   end)
 
+  it("goes on when its directory is replaced", function()
+    local folder = support.directory() .. "/app"
+    local function make(more)
+      shell.check("mkdir " .. folder)
+      shell.write(folder .. "/app.lua", APP .. (more or "") .. " return app")
+    end
+    make()
+    local program = start("run", folder .. "/app.lua", "--reload")
+    await_count(program, "up 1", 1)
+    shell.check(("mv %s %s.old"):format(folder, folder))
+    await_error(program, "the old one goes on")
+    make("app:on('started', function() say('new') end)")
+    await_count(program, "new 1", 1)
+    shell.check(("rm -r %s"):format(folder))
+    make("app:on('started', function() say('newer') end)")
+    await_count(program, "newer 1", 1)
+    program:kill("sigterm")
+    assert.equal(143, (program:wait()))
+  end)
+
+  it("uses no time while nothing changes", function()
+    local program = start("run", file_of(APP .. "return app"), "--reload")
+    await_count(program, "up 1", 1)
+    local function switches()
+      return tonumber(shell.read(("/proc/%d/status"):format(program.pid)):match("\nvoluntary_ctxt_switches:%s*(%d+)"))
+    end
+    if not luv.fs_stat("/proc/self/status") then
+      return pending("there is no /proc")
+    end
+    -- After what there is to do at the start it waits, and for nothing that comes by itself.
+    local before
+    program:await(function()
+      local now = switches()
+      local still = now == before
+      before = now
+      weir_lib.sleep(0.5)
+      return still
+    end)
+    program:kill("sigterm")
+    assert.equal(143, (program:wait()))
+  end)
+
   it("takes many changes at once for one", function()
     local lines = {}
     for i = 1, 50 do
