@@ -69,13 +69,18 @@ describe("messages that do harm", function()
         return support.size(dead_of(service)) == #HARM and now[1] and now[2]
       end)
       service:stop(program)
-      assert.same({ 1, 1 }, (service:all("good", mark)))
+      -- A server that waits for acknowledgements sends it again when this machine is slow, and counts that.
+      local function as_often(expected, count, what)
+        assert.is_true(count == expected or place.kind == "nats" and count > expected, what)
+      end
+      local now = service:all("good", mark)
+      as_often(1, now[1], "good(1)")
+      as_often(1, now[2], "good(2)")
       local dead = dead_of(service)
       for _, each in ipairs(HARM) do
         local letter = assert(dead[each[1]], each[1])
         assert.equal(each[2], letter.code)
-        -- A server that waits for acknowledgements sends it again when this machine is slow, and counts that.
-        assert.is_true(letter.attempt == each[3] or place.kind == "nats" and letter.attempt > each[3], each[1])
+        as_often(each[3], letter.attempt, each[1])
       end
     end)
 
