@@ -85,6 +85,12 @@ end
 
 -- Levels of tables whose fields are compared one by one.
 local LEVELS = 4
+-- Bytes of a value that are shown.
+local SHOWN = 200
+
+local function cut(value)
+  return #value <= SHOWN and value or value:sub(1, SHOWN) .. "..."
+end
 
 local function shown(value)
   if value == nil or value == codec.null then
@@ -112,7 +118,7 @@ function Diff:value(where, name, old, new, level)
   end
   local before, after = shown(old), shown(new)
   if before ~= after then
-    self:notes(where, "%s is %s now, and was %s", name, after, before)
+    self:notes(where, "%s is %s now, and was %s", name, cut(after), cut(before))
   end
 end
 

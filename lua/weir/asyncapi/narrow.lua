@@ -303,7 +303,11 @@ local function compare_types(found, a, b)
       if named_types(a) ~= nil then
         add(found, "", "type", name)
       elseif b.type ~= nil then -- the values that it lists are said elsewhere
-        return add(found, "", "any_type", type(b.type) == "table" and table.concat(b.type, ", ") or b.type)
+        local names = {}
+        for i, each in ipairs(type(b.type) == "table" and b.type or { b.type }) do
+          names[i] = tostring(each)
+        end
+        return add(found, "", "any_type", table.concat(names, ", "))
       end
     end
   end

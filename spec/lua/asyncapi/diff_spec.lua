@@ -375,7 +375,13 @@ describe("the difference of two documents", function()
       assert.is_table(diff(old, new))
       assert.is_table(diff(new, old))
     end
-    for _, strange in ipairs({ 1, "x", true, { 1 }, { "x", {} } }) do
+    for _, strange in ipairs({ 1, "x", true, { 1 }, { "x", {} }, { false, { {} } } }) do
+      for _, keyword in ipairs({ "type", "enum", "required", "properties", "items", "allOf", "anyOf", "not", "if",
+        "dependencies", "pattern", "patternProperties", "minimum", "contains", "propertyNames" }) do
+        new.channels.a.messages = { m = { payload = { [keyword] = strange, ["then"] = strange } } }
+        assert.is_table(diff(old, new))
+        assert.is_table(diff(new, old))
+      end
       for _, key in ipairs({ "servers", "channels", "operations", "components" }) do
         local other = document(nothing)
         other[key] = strange

@@ -221,6 +221,16 @@ describe("weir asyncapi serve", function()
     assert.equal(143, (program:wait()))
   end)
 
+  it("shows answers of any bytes", function()
+    local _, url = serve(app_of([[
+app:subscriber("bytes", { codec = "raw", reply = true }, function(bytes)
+  return bytes .. "\255\0"
+end)
+]]), "--run")
+    local status, answer = publish(url, { operation = "receive.bytes", payload = "ü" })
+    assert.same({ 200, "ü\239\191\189\0", "application/octet-stream" }, { status, answer.reply, answer.content_type })
+  end)
+
   it("refuses what makes no message", function()
     local _, url = serve(app_of(), "--run")
     local operation, packed = "receive.orders._2A.new", "receive.packed_-kind_-x"
@@ -403,7 +413,7 @@ return app
     assert.equal(1, #seen.problems)
   end)
 
-  it("shows documents of thousands of operations, and schemas that contain themselves", function()
+  it("shows documents of many operations, and schemas that contain themselves", function()
     if not (chromium and has_node) then
       return pending("chromium or node is not installed")
     end
@@ -418,14 +428,14 @@ end
 app:subscriber("a", { schema = { properties = { tree = tree }, required = {} }, reply = { to = true } }, function()
   return true
 end)
-for i = 1, 3000 do
+for i = 1, 500 do
   app:subscriber("c" .. i, { schema = { title = "T" .. i, type = "string" } }, print)
 end
 return app
 ]=]))
     assert.equal("big 1.0.0", seen.title)
     assert.matches("Tree · object · as above", seen.text)
-    assert.matches("c3000", seen.text)
+    assert.matches("c500", seen.text)
   end)
 end)
 
