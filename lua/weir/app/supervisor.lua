@@ -471,10 +471,13 @@ function M.run(options)
   return tasks.run(supervise, self)
 end
 
+-- What luv frees when it is collected, though the thread still needs it.
+local threads = {}
+
 -- Kills this process when its parent has been gone for so long: a handler that never yields hears of no signal. That is
 -- for a thread of its own.
 local function guard(seconds)
-  luv.new_thread(function(parent, pause, cpath)
+  threads[#threads + 1] = luv.new_thread(function(parent, pause, cpath)
     package.cpath = cpath
     local uv = require("luv")
     while uv.os_getppid() == parent do
