@@ -8,6 +8,9 @@ local support = dofile("bench/support.lua")
 local weir = require("weir")
 
 local MESSAGES, SCRAPES, SUBSCRIPTIONS = 20000, 20, { 10, 100, 1000 }
+-- Seconds after which an application knows that nobody takes its events any more: the second write fails.
+local LEAVING = 2.5
+
 local http
 
 local function get(url)
@@ -71,12 +74,16 @@ local function once(url, path)
   return cpu / SCRAPES * 1e3
 end
 
--- Milliseconds of CPU for a second, while `work(seconds)` goes on.
+-- Milliseconds of CPU for a second, while `work(seconds)` goes on. What it returns is called afterwards.
 local function second(url, work)
-  local seconds = math.max(support.seconds, 2)
-  return cpu_of(url, function()
-    work(seconds)
-  end) / seconds * 1e3
+  local seconds, leave = math.max(support.seconds, 2), nil
+  local cpu = cpu_of(url, function()
+    leave = work(seconds)
+  end)
+  if leave then
+    leave()
+  end
+  return cpu / seconds * 1e3
 end
 
 local function events(url)
@@ -86,7 +93,10 @@ local function events(url)
     while weir.now() < last do
       response:read(last - weir.now())
     end
-    response:close()
+    return function()
+      response:close()
+      weir.sleep(LEAVING)
+    end
   end
 end
 
@@ -94,7 +104,7 @@ local function top(url)
   return function(seconds)
     local child = support.spawn(support.lua("lua/bin/weir", "top", url, "--json"), { timeout = seconds })
     weir.sleep(seconds)
-    pcall(child.finish, child)
+    pcall(child.finish, child) -- it is ended by its deadline
   end
 end
 
