@@ -100,6 +100,21 @@ describe("weir bench", function()
   end)
 end)
 
+describe("weir conformance --list", function()
+  it("prints an object for each check with --json", function()
+    local status, out, err = weir("conformance", "--list", "--json", "--only", "^settlement%.")
+    assert.same({ 0, "" }, { status, err })
+    local count = 0
+    for line in out:gmatch("[^\n]+") do
+      local check = cjson.decode(line)
+      assert.matches("^settlement%.", check.name)
+      assert.matches("%S", check.proves)
+      count = count + 1
+    end
+    assert.is_true(count > 5)
+  end)
+end)
+
 describe("the command line", function()
   it("says which module is missing when argparse is", function()
     local out = select(2, shell.run("lua5.4 -e 'package.preload.argparse = function() error(\"none\") end'"
