@@ -19,6 +19,8 @@ local Repl = {}
 Repl.__index = Repl
 
 local PROMPT, MORE = "> ", ">> "
+-- Seconds that the end may take without a word.
+local PATIENCE = 1
 
 -- --- signals --------------------------------------------------------------------------------------
 
@@ -34,7 +36,7 @@ local function on_interrupt(self)
     go_below(self)
     self.task:cancel("interrupted by Ctrl-C")
   elseif self.closing then
-    os.exit(130) -- whoever asks twice does not want to wait
+    os.exit(130)
   elseif not self.source:interrupt() then
     self.early = true -- a line was taken and is about to run
   end
@@ -42,6 +44,9 @@ end
 
 -- Somebody else wants the session to end: in order.
 local function on_end(self, status)
+  if self.closing then
+    os.exit(status) -- whoever asks twice does not want to wait
+  end
   self.status = self.status or status
   if self.task then
     self.task:cancel("the session ends")
@@ -247,6 +252,21 @@ function Repl:greet(why)
   end
 end
 
+-- Closes everything, and says what one waits for when that takes a while.
+function Repl:close()
+  self.closing = true
+  local closing = tasks.spawn(function()
+    self.session:close()
+  end)
+  local hint = self.source.interactive and runtime.timer(runtime.now() + PATIENCE, function()
+    self.screen:write("Handlers have time to finish. Ctrl-C ends at once.\n")
+  end)
+  pcall(closing.join, closing)
+  if hint then
+    hint:cancel()
+  end
+end
+
 function Repl:run(options)
   local why
   self.source, why = input.open(self.session, self.screen)
@@ -255,18 +275,16 @@ function Repl:run(options)
   end
   self.session.is_watched = self.source.interactive
   self.screen.on_broken = function()
-    on_end(self, 0)
+    if not self.closing then
+      on_end(self, 0)
+    end
   end
   local unwatch = self.source.interactive and watch_signals(self)
   self:greet(why)
   if self:begin(options) then
     self:loop()
   end
-  self.closing = true
-  local closing = tasks.spawn(function()
-    self.session:close()
-  end)
-  pcall(closing.join, closing)
+  self:close()
   self.screen:over(nil)
   local kept, reason = self.source:close()
   if unwatch then

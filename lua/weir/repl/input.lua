@@ -15,12 +15,13 @@ local M = {}
 -- Bytes of a read of a file; bytes of a line; lines that are kept for the history.
 local CHUNK, LONGEST, KEPT = 65536, 4 * 1024 * 1024, 1000
 
--- What is read in the loop: nil for a file, and for what cannot be watched. The output must go on blocking, or a slow
--- terminal would lose some of it: libuv opens a terminal anew, and a pipe or a socket is told so.
+-- What is read in the loop: nil for a file, and for what cannot be watched. Descriptors that others have as well, the
+-- output and programs that an input starts, must go on blocking, or a slow terminal would lose some of the output. So a
+-- terminal is opened anew, and a pipe or a socket told so.
 local function open_stream()
   local kind = luv.guess_handle(0)
   if kind == "tty" then
-    return luv.new_tty(0, true)
+    return luv.new_tty(luv.fs_open("/dev/fd/0", "r", 0) or 0, true)
   elseif kind ~= "pipe" and kind ~= "tcp" then
     return nil
   end
@@ -62,6 +63,7 @@ function Edited:deliver(kind, text)
 end
 
 function Edited:next(prompt)
+  self.screen:fresh_line()
   self.editor:prompt(prompt)
   self.screen:over(self.editor)
   self.waits = true
@@ -238,7 +240,9 @@ end
 function Plain:next(prompt)
   if self.interactive then
     self.prompt = prompt
+    self.screen:fresh_line()
     self.screen:write(prompt)
+    self.screen.partial = false -- Enter ends the line
   end
   local line, kind = take(self), nil
   while not line and not kind do

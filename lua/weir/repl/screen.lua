@@ -17,6 +17,7 @@ local MOST = 65536
 
 -- Whoever reads a pipe and goes away ends the session quietly.
 local function put(self, file, text)
+  self.partial = text:sub(-1) ~= "\n"
   local ok = file:write(text) and file:flush()
   if not ok and file == self.out and not self.broken then
     self.broken = true
@@ -66,6 +67,13 @@ function Screen:write(text, file)
     runtime.defer(function()
       self:flush()
     end)
+  end
+end
+
+--- Ends a line that somebody has begun to write: a prompt has its own.
+function Screen:fresh_line()
+  if self.partial then
+    self:write("\n")
   end
 end
 
@@ -172,7 +180,7 @@ end
 -- @tparam file out
 -- @treturn table
 function M.new(out)
-  return setmetatable({ out = out, waiting = {}, bytes = 0, asked = false }, Screen)
+  return setmetatable({ out = out, waiting = {}, bytes = 0, asked = false, partial = false }, Screen)
 end
 
 --- The same as `capture` for anything with a method `write(text, file)`.

@@ -139,6 +139,36 @@ describe("weir repl in a terminal", function()
     assert.matches("the hook ran", output)
   end)
 
+  it("says what it waits for at the end, and waits no more at Ctrl-C or another SIGTERM", function()
+    for _, how in ipairs({ { steps = { { "send", EOF } }, again = { "send", INTERRUPT }, status = 130 },
+      { steps = { { "signal", "SIGTERM" } }, again = { "signal", "SIGTERM" }, status = 143 } }) do
+      local result = terminal.play({
+        steps = steps(line("app:subscriber('slow', function() print('be' .. 'gun') weir.sleep(1e4) end)", "weir.reg"),
+          send(".publish slow 1" .. ENTER, "begun\r\n"), prompt, how.steps, { { "expect", "Ctrl-C ends at once" } },
+          { how.again, { "quit" } }),
+      })
+      assert.equal(require("cjson").null, result.failed)
+      assert.equal(how.status, result.status)
+      assert.is_true(result.canonical)
+    end
+  end)
+
+  it("lets inputs, and programs that they start, read from the terminal", function()
+    terminal.passes({
+      steps = steps(send("print('be' .. 'gun') return io.read()" .. ENTER, "begun\r\n"),
+        send("typed" .. ENTER, '"typed"\r\n'), prompt,
+        send("os.execute('echo be${x}gun; head -n 1')" .. ENTER, "begun\r\n"),
+        send("taken" .. ENTER, "taken\r\ntaken\r\n"), prompt, leave),
+    })
+  end)
+
+  it("begins a prompt in a line of its own", function()
+    terminal.passes({
+      steps = steps({ "send", "for i = 1, 3 do io.write('x' .. i) end" .. ENTER }, { "screen",
+        { "> for i = 1, 3 do io.write('x' .. i) end", "x1x2x3", ">" } }, leave),
+    })
+  end)
+
   it("completes globals, methods, fields, options and commands", function()
     terminal.passes({
       steps = steps(send("app:descr" .. TAB, "ibe"), send("()" .. ".tit" .. TAB, ".tit"), send(INTERRUPT, "> "),
