@@ -141,7 +141,9 @@ local function all_looks(count)
     cost = true,
   })
   local function nobody()
-    return second(url, weir.sleep)
+    return second(url, function(seconds)
+      weir.sleep(seconds)
+    end)
   end
   compare_looks(("events.%d"):format(count), function()
     return second(url, events(url))
