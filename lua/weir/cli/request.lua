@@ -9,7 +9,8 @@ local M = {
   summary = "send a request to a handler and print its answer",
   intro = [[
 VALUE is JSON, which is sent as it is written, or is encoded as --codec says; - reads it from the standard input. The
-answer is printed as JSON, decoded by its content type; text and bytes are printed as they are.]],
+answer is printed as JSON, decoded by its content type; text and bytes are printed as they are; on a
+terminal, what is no text is escaped.]],
   words = {
     place.WORD,
     { "name", "NAME", "whom to ask: a subject or queue", missing = "the name to ask is missing" },
@@ -69,6 +70,9 @@ local function print_answer(options, console, answer)
   end
   local is_json = value ~= nil and (answer.headers["content-type"] or ""):find("json", 1, true)
   local text = (value == nil or is_json) and answer.payload or json.encode(value)
+  if console:is_terminal(console.out) then
+    text = require("weir.cli.text").shown(text) -- it is a peer's
+  end
   console.out:write(text, text:find("\n$") and "" or "\n")
   return cli.OK
 end

@@ -1,5 +1,6 @@
 local cjson = require("cjson")
 local nats = require("spec.lua.nats_server")
+local peers = require("spec.lua.peers")
 local shell = require("spec.house.shell")
 local support = require("spec.lua.cli.support")
 
@@ -148,6 +149,16 @@ return app
     assert.same({ 0, 250, "application/json" }, { status, answer.value.cents, answer.headers["content-type"] })
     status, out = weir("request", server.url, "bytes", "x", "--codec", "raw", "--json")
     assert.same({ 0, "/wA=" }, { status, cjson.decode(out).payload_base64 })
+  end)
+
+  with_server("prints bytes as they are, but on a terminal", function()
+    local status, out = weir("request", server.url, "bytes", "x", "--codec", "raw")
+    assert.same({ 0, "\255\0\n" }, { status, out })
+    if peers.missing("python3") then
+      return pending("python3 is missing")
+    end
+    local words = { "lua5.4", "lua/bin/weir", "request", server.url, "bytes", "x", "--codec", "raw" }
+    assert.equal("\\255\\0\r\n", support.play({ words = words, steps = { { "quit" } } }).output)
   end)
 
   with_server("says that nobody answers, or not in time", function()
