@@ -308,8 +308,8 @@ function App:health()
 end
 
 --- Sends spans and metrics by OTLP/HTTP while it runs: see `weir.otlp`.
--- @tparam[opt] table options `endpoint`, `headers`, `resource`, `sample`, `spans`, `metrics`, `interval`,
---   `metrics_interval`, `timeout`, `queue`
+-- @tparam[opt] table options `endpoint`, `headers`, `ca`, `cert`, `key`, `resource`, `sample`, `spans`, `metrics`,
+--   `interval`, `metrics_interval`, `timeout`, `queue`; what is left out is as OpenTelemetry's variables say
 -- @return the application
 function App:otlp(options)
   local ok, err = pcall(require("weir.otlp").attach, self, options)

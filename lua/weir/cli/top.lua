@@ -191,7 +191,8 @@ local function live(self, console)
   local events = weir.channel(64)
   self.wake = weir.channel(1)
   self.screen = require("weir.top.screen").open(console.out, (os.getenv("NO_COLOR") or "") == "", function(key)
-    events:try_send(key)
+    self.interrupted = self.interrupted or key == "interrupt"
+    events:try_send(key) -- where so many wait, those that come later are lost, but for an interrupt
   end)
   local task = weir.spawn(guarded, self, events)
   local ok, err = pcall(function()
@@ -199,7 +200,7 @@ local function live(self, console)
     while there do
       local key = events:recv()
       local act = keys[key]
-      if key == nil or act and act(self) == "end" then
+      if self.interrupted or key == nil or act and act(self) == "end" then
         return nil
       end
       local over, why = ended(self)

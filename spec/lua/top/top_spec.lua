@@ -268,6 +268,14 @@ describe("weir top on a terminal", function()
     leaves(output)
   end)
 
+  it("ends with Ctrl-C, however many keys come before it", function()
+    local output, status = play(serve(metrics) .. " --interval 30", {
+      steps = { { "expect", "coffee" }, { "send", ("r"):rep(2000) .. "\3" }, { "quit" } },
+    })
+    assert.equal(0, status)
+    leaves(output)
+  end)
+
   it("sorts, and turns the order round", function()
     play(serve(metrics) .. " --interval 30", {
       steps = {
