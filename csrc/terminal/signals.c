@@ -1,3 +1,5 @@
+/* sigaction and clock_gettime are POSIX's. */
+#define _POSIX_C_SOURCE 200809L
 #include "terminal/signals.h"
 
 #include <errno.h>

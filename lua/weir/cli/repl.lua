@@ -19,7 +19,7 @@ error.]],
 Lines that were typed are kept in $WEIR_HISTORY, or else in ~/.local/state/weir/history; an empty
 WEIR_HISTORY keeps none.]],
   examples = { "weir repl", "weir repl app.lua", "weir repl --connect nats://127.0.0.1:4222", "weir repl <script.lua" },
-  statuses = "0 it ended, 1 a script had an error, 2 wrong use.",
+  statuses = "0 it ended, 1 a script had an error, 2 wrong use, 128 and its number after a signal.",
 }
 
 function M.run(options, console)

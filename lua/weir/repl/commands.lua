@@ -44,19 +44,24 @@ local function misuse(name)
   return nil, errors.new("usage", ("write .%s %s: %s"):format(name, about[2], about[3]))
 end
 
+-- Characters of a text.
+local function length(text)
+  return utf8.len(text) or #text
+end
+
 -- Texts in columns.
 local function grid(rows)
   local widths = {}
   for _, row in ipairs(rows) do
     for i, cell in ipairs(row) do
-      widths[i] = math.max(widths[i] or 0, #cell)
+      widths[i] = math.max(widths[i] or 0, length(cell))
     end
   end
   local lines = {}
   for i, row in ipairs(rows) do
     local cells = {}
     for j, cell in ipairs(row) do
-      cells[j] = j == #row and cell or cell .. (" "):rep(widths[j] - #cell)
+      cells[j] = j == #row and cell or cell .. (" "):rep(widths[j] - length(cell))
     end
     lines[i] = table.concat(cells, "  "):gsub("%s+$", "")
   end

@@ -4,6 +4,7 @@
 -- @module weir.repl.complete
 
 local luv = require("luv")
+local printer = require("weir.repl.print")
 
 local M = {}
 
@@ -228,7 +229,7 @@ local function files(_, path)
     local name, kind = luv.fs_scandir_next(scan)
     if not name then
       break
-    elseif name:sub(1, 1) ~= "." or path:sub(#folder + 1, #folder + 1) == "." then
+    elseif printer.clean(name) == name and (name:sub(1, 1) ~= "." or path:sub(#folder + 1, #folder + 1) == ".") then
       names[#names + 1] = folder .. name .. (kind == "directory" and "/" or "")
     end
   end

@@ -135,8 +135,10 @@ end
 local function completer(self, session)
   return function(line, point)
     local before = session.unfinished and session.unfinished .. "\n" or ""
-    local insertion, several = complete.complete(session, before .. line, #before + point)
-    if several[1] then
+    local ok, insertion, several = pcall(complete.complete, session, before .. line, #before + point)
+    if not ok then
+      return nil -- a module that cannot be loaded has no names
+    elseif several[1] then
       self.screen:write(complete.columns(several, self:width()))
     end
     return insertion

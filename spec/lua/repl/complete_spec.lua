@@ -1,4 +1,5 @@
 local complete = require("weir.repl.complete")
+local shell = require("spec.house.shell")
 local weir = require("weir")
 
 local app = weir.app("t", "1.0.0")
@@ -77,6 +78,10 @@ describe("weir.repl.complete", function()
     assert.equal("es/", (at(".load exampl")))
     assert.equal("xt", (at(".save examples/repl/broker.t")))
     assert.is_nil((at(".load /nowhere/x")))
+    local dir, remove = shell.scratch()
+    finally(remove)
+    shell.check(("touch %s/a$(printf '\\033')[2J %s/b"):format(dir, dir))
+    assert.equal("b", (at(".load " .. dir .. "/")))
     assert.is_nil((at(".brokers exampl")))
   end)
 
