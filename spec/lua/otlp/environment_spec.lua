@@ -1,5 +1,6 @@
 local luv = require("luv")
 local new_collector = require("spec.lua.otlp.collector")
+local peers = require("spec.lua.peers")
 local support = require("spec.lua.app.support")
 local trace = require("weir.trace")
 local weir = require("weir")
@@ -137,6 +138,31 @@ describe("the environment of app:otlp", function()
     local _, app = run()
     assert.is_true((luv.hrtime() - before) / 1e9 < 5)
     assert.equal(2, app.metrics:value("weir_otlp_items_total", { outcome = "failed" }))
+  end)
+
+  local missing = peers.missing("node", "openssl")
+  it("has the certificates to trust", function()
+    if missing then
+      return pending(missing .. " is not installed")
+    end
+    local dir = peers.directory()
+    finally(function()
+      peers.remove(dir)
+    end)
+    local ca = peers.authority(dir, "ca") .. ".pem"
+    local node = peers.node(peers.certificate(dir .. "/ca", "server"))
+    finally(function()
+      node:stop()
+    end)
+    set({
+      OTEL_EXPORTER_OTLP_TRACES_ENDPOINT = ("https://127.0.0.1:%d/echo"):format(node.ports.tls),
+      OTEL_METRICS_EXPORTER = "none",
+    })
+    for path, outcome in pairs({ [""] = "failed", [ca] = "sent" }) do
+      set({ OTEL_EXPORTER_OTLP_CERTIFICATE = path })
+      local text, app = run()
+      assert.equal(2, app.metrics:value("weir_otlp_items_total", { outcome = outcome }), text)
+    end
   end)
 
   it("warns of what it leaves out, and shows no credentials", function()
