@@ -19,6 +19,8 @@ local Repl = {}
 Repl.__index = Repl
 
 local PROMPT, MORE = "> ", ">> "
+-- Statuses after SIGTERM and SIGHUP.
+local TERMINATED, HUNG_UP = 128 + 15, 128 + 1
 -- Seconds that the end may take without a word.
 local PATIENCE = 1
 
@@ -42,12 +44,13 @@ local function on_interrupt(self)
   end
 end
 
--- Somebody else wants the session to end: in order.
+-- Somebody else wants the session to end: in order. Whoever asks twice does not want to wait, but for the end of a
+-- terminal, of which the kernel and the shell tell.
 local function on_end(self, status)
-  if self.closing then
-    os.exit(status) -- whoever asks twice does not want to wait
+  if self.closing and status == TERMINATED then
+    os.exit(status)
   end
-  self.status = self.status or status
+  self.status, self.early = self.status or status, true
   if self.task then
     self.task:cancel("the session ends")
   end
@@ -60,16 +63,19 @@ local function watch_signals(self)
       on_interrupt(self)
     end,
     computing = function()
-      go_below(self)
+      if not self.interrupted_once then
+        self.interrupted_once = true
+        go_below(self)
+      end
     end,
     tstp = function()
       self.source:suspend()
     end,
     term = function()
-      on_end(self, 128 + 15)
+      on_end(self, TERMINATED)
     end,
     hup = function()
-      on_end(self, 128 + 1)
+      on_end(self, HUNG_UP)
     end,
   })
 end
@@ -203,7 +209,7 @@ end
 -- Reads and runs until the end.
 function Repl:loop()
   while not self.status do
-    self.early = false
+    self.early, self.interrupted_once = false, false
     self.session.unfinished = self.text -- what completion has to know
     local kind, line = self.source:next(self.text and MORE or PROMPT)
     if kind == "eof" then
@@ -275,9 +281,7 @@ function Repl:run(options)
   end
   self.session.is_watched = self.source.interactive
   self.screen.on_broken = function()
-    if not self.closing then
-      on_end(self, 0)
-    end
+    on_end(self, 0)
   end
   local unwatch = self.source.interactive and watch_signals(self)
   self:greet(why)

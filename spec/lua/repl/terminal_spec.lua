@@ -425,6 +425,17 @@ describe("weir repl in a terminal", function()
     end
   end)
 
+  it("goes on closing in order however often it is told that its terminal is gone", function()
+    local result = terminal.play({
+      steps = steps(line("app:subscriber('slow', function() print('be' .. 'gun') weir.sleep(1e4) end)", "weir.reg"),
+        send(".publish slow 1" .. ENTER, "begun\r\n"), prompt,
+        { { "signal", "SIGHUP" }, { "expect", "Ctrl-C ends at once" }, { "signal", "SIGHUP" }, { "send", INTERRUPT },
+          { "quit" } }),
+    })
+    assert.equal(require("cjson").null, result.failed)
+    assert.equal(130, result.status) -- that of the interrupt
+  end)
+
   it("dies of a second SIGTERM when nothing sees to the first, the terminal as it was", function()
     local result = terminal.play({
       env = { WEIR_HISTORY = "" },
