@@ -185,6 +185,35 @@ counts.old >= 100 and counts.new > 0
 ]])
   end)
 
+  it("loses no message of a group that stays when options change while messages flow", function()
+    prints('true\n1000\n0\n', [[
+seen, count, again, done = {}, 0, 0, weir.channel(1)
+function define(workers)
+  return app:subscriber({ name = "numbers", group = "g", durable = true }, { workers = workers }, function(n)
+    again = again + (seen[n] and 1 or 0)
+    seen[n], count = true, count + 1
+    if count == 1000 then done:send(true) end
+  end)
+end
+_ = define(1) and nil
+numbers = app:publisher({ to = "numbers" })
+sender = weir.spawn(function()
+  for i = 1, 1000 do
+    assert(numbers:publish(i))
+    if i % 20 == 0 then weir.sleep(0.001) end
+  end
+end)
+for workers = 2, 5 do
+  local before = count
+  while count < before + 50 do weir.sleep(0.001) end
+  assert(define(workers))
+end
+(done:recv(20))
+count
+again
+]])
+  end)
+
   it("keeps the former handler when the options of the new one are wrong", function()
     prints('nil, "wiring"\n"first"\n', [[
 answers = weir.channel(1)
