@@ -6,10 +6,12 @@ list of
   ["expect", TEXT]            waits until TEXT is written, after what was expected before
   ["screen", ROWS]            waits until these are the last rows of the screen that are not empty
   ["send", TEXT]              types TEXT; ["bytes", HEX] types bytes
+  ["until", PATH]             reads nothing until there is a file of that name
   ["resize", ROWS, COLUMNS]   the terminal has another size
   ["signal", NAME]            sends a signal to the program
   ["idle", SECONDS]           for as long the program must not run at all (where /proc tells)
   ["quit"]                    waits until the program has ended
+  ["wait"]                    the same, and reads nothing meanwhile
 
 It writes an object: "output", "status" (128 and the number after a signal), "failed", what did not happen, and
 "canonical", whether the terminal was left reading whole lines.
@@ -238,6 +240,9 @@ class Terminal:
         while self.read(deadline):
             pass
         self.canonical = self.is_canonical()
+        return self.wait(deadline)
+
+    def wait(self, deadline):
         while time.monotonic() < deadline:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -247,6 +252,14 @@ class Terminal:
                 return None
             time.sleep(0.005)
         return "it did not end"
+
+    def until(self, path):
+        deadline = time.monotonic() + self.seconds
+        while not os.path.exists(path):
+            if time.monotonic() > deadline:
+                return "there was no %s" % path
+            time.sleep(0.005)
+        return None
 
     def step(self, step):
         kind = step[0]
@@ -260,6 +273,10 @@ class Terminal:
             return self.write(bytes.fromhex(step[1]))
         if kind == "idle":
             return self.idle(step[1])
+        if kind == "wait":
+            return self.wait(time.monotonic() + self.seconds)
+        if kind == "until":
+            return self.until(step[1])
         if kind == "resize":
             self.screen.resize(step[1], step[2])
             set_size(self.fd, step[1], step[2])

@@ -186,11 +186,11 @@ local function ended(self)
   end
 end
 
-local function live(self, console)
+local function live(self)
   local weir = require("weir")
   local events = weir.channel(64)
   self.wake = weir.channel(1)
-  self.screen = require("weir.top.screen").open(console.out, (os.getenv("NO_COLOR") or "") == "", function(key)
+  self.screen = require("weir.top.screen").open((os.getenv("NO_COLOR") or "") == "", function(key)
     self.interrupted = self.interrupted or key == "interrupt"
     events:try_send(key) -- where so many wait, those that come later are lost, but for an interrupt
   end)

@@ -3,6 +3,7 @@
 -- @module weir.top.screen
 
 local luv = require("luv")
+local runtime = require("weir.runtime")
 
 local M = {}
 
@@ -12,6 +13,8 @@ Screen.__index = Screen
 local ENTER, LEAVE = "\27[?1049h\27[?25l\27[?7l", "\27[?7h\27[?25h\27[?1049l"
 local STYLES = { bold = "\27[1m", heading = "\27[7m", bad = "\27[1;31m", faint = "\27[2m" }
 local WIDTH, HEIGHT = 80, 24
+-- Seconds for the terminal to take what is left, at the end.
+local PATIENCE = 1
 -- What a terminal sends for keys, and the names of these.
 local SEQUENCES = {
   ["[A"] = "up", ["[B"] = "down", ["[C"] = "right", ["[D"] = "left", ["[H"] = "home", ["[F"] = "end",
@@ -41,19 +44,48 @@ end
 
 --- Columns and lines of the terminal.
 function Screen:size()
-  local width, height
-  if self.tty then
-    width, height = self.tty:get_winsize()
-  end
+  local width, height = self.tty:get_winsize()
   if type(width) ~= "number" or width <= 0 or type(height) ~= "number" or height <= 0 then
     return WIDTH, HEIGHT
   end
   return width, height
 end
 
---- Draws lines: each a table with its text first and perhaps a `style`.
+-- Writes, and does not wait: a terminal may take nothing for a while, and what is run beside it must go on.
+local function put(self, text)
+  self.pending = self.pending + 1
+  self.tty:write(text, function(err)
+    self.pending = self.pending - 1
+    self.gone = self.gone or err ~= nil
+    if self.written then
+      self.written:wake()
+    end
+    if self.pending == 0 and self.stale or self.gone then
+      self.stale = false
+      self.on_key("resize")
+    end
+  end)
+end
+
+-- Waits until the terminal has taken everything, or PATIENCE is over.
+local function settle(self)
+  local deadline = runtime.now() + PATIENCE
+  while self.pending > 0 and not self.gone and runtime.now() < deadline do
+    self.written = runtime.waiter()
+    self.written:wait(deadline)
+    self.written = nil
+  end
+  return self.pending == 0
+end
+
+--- Draws lines: each a table with its text first and perhaps a `style`. While the terminal has yet to take what was
+-- drawn before, nothing is; `on_key` hears "resize" once it has.
 -- @treturn boolean whether the terminal is there
 function Screen:draw(lines)
+  if self.pending > 0 or self.gone then
+    self.stale = true
+    return not self.gone
+  end
   local parts = { "\27[H" }
   for i, line in ipairs(lines) do
     local style = self.colour and STYLES[line.style]
@@ -61,7 +93,8 @@ function Screen:draw(lines)
     parts[#parts + 1] = i < #lines and "\27[K\r\n" or "\27[K"
   end
   parts[#parts + 1] = "\27[J"
-  return self.out:write(table.concat(parts)) ~= nil and self.out:flush() ~= nil
+  put(self, table.concat(parts))
+  return true
 end
 
 local function watch(self, name, fn)
@@ -77,16 +110,19 @@ local function enter(self)
     self.input:set_mode(0)
     self.input:set_mode(1)
   end
-  self.out:write(ENTER)
-  self.out:flush()
+  put(self, ENTER)
 end
 
+-- Gives it back, all at once: after this it is not ours.
 local function leave(self)
+  local settled = settle(self)
   if self.input then
     self.input:set_mode(0)
   end
-  self.out:write(LEAVE)
-  self.out:flush()
+  if settled then
+    self.tty:set_blocking(true)
+  end
+  self.tty:try_write(LEAVE)
 end
 
 --- Gives the terminal back and stops the program and those that it runs with, as Ctrl-Z does, until it is told to go
@@ -96,6 +132,7 @@ function Screen:suspend()
   self.stop_signal:stop()
   luv.kill(0, "sigtstp")
   self.stop_signal:start("sigtstp", self.on_stop)
+  self.tty:set_blocking(false)
   enter(self)
   self.on_key("resize")
 end
@@ -110,7 +147,7 @@ local function watch_signals(self)
     end)
   end
   self.on_stop = function()
-    self:suspend()
+    self.on_key("stop")
   end
   self.stop_signal = watch(self, "sigtstp", self.on_stop)
   watch(self, "sigcont", function() -- it was stopped without being asked
@@ -133,18 +170,15 @@ function Screen:close()
     self.input:read_stop()
     self.input:close()
   end
-  if self.tty and self.tty ~= self.input then
-    self.tty:close()
-  end
+  self.tty:close()
 end
 
 --- Takes the terminal of the standard input and output over.
--- @param out the file to draw on
 -- @tparam boolean colour whether text may have styles
 -- @tparam function on_key gets the name of each key; "interrupt" for Ctrl-C and signals that end programs, "resize"
 --   where all is to be drawn again, and "stop" for Ctrl-Z, which `suspend` is the answer to
-function M.open(out, colour, on_key)
-  local self = setmetatable({ out = out, colour = colour, on_key = on_key, handles = {} }, Screen)
+function M.open(colour, on_key)
+  local self = setmetatable({ colour = colour, on_key = on_key, handles = {}, pending = 0 }, Screen)
   if luv.guess_handle(0) == "tty" then
     self.input = luv.new_tty(0, true)
     self.input:read_start(function(_, data)
@@ -153,7 +187,7 @@ function M.open(out, colour, on_key)
       end
     end)
   end
-  self.tty = luv.new_tty(1, false) or self.input
+  self.tty = assert(luv.new_tty(1, false))
   watch_signals(self)
   enter(self)
   return self

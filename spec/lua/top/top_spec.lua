@@ -268,6 +268,37 @@ describe("weir top on a terminal", function()
     leaves(output)
   end)
 
+  it("goes on where the terminal takes nothing for a while", function()
+    local path = support.directory() .. "/looked"
+    local output, status = play(serve(function(looks)
+      if looks == 400 then
+        shell.write(path, "")
+      end
+      return metrics(looks)
+    end) .. " --interval 0.001", {
+      steps = {
+        { "expect", "coffee" }, { "until", path }, { "expect", "coffee" }, { "resize", 30, 100 }, { "expect", "TOTAL" },
+        { "send", "q" }, { "quit" },
+      },
+    })
+    assert.equal(0, status)
+    leaves(output)
+  end)
+
+  it("ends where the terminal takes nothing any more", function()
+    local path = support.directory() .. "/looked"
+    local _, status = play(nil, {
+      words = { "lua5.4", "lua/bin/weir", "top", serve(function(looks)
+        if looks == 400 then
+          shell.write(path, "")
+        end
+        return metrics(looks)
+      end), "--interval", "0.001" },
+      steps = { { "expect", "coffee" }, { "until", path }, { "signal", "SIGTERM" }, { "wait" } },
+    })
+    assert.equal(0, status)
+  end)
+
   it("ends with Ctrl-C, however many keys come before it", function()
     local output, status = play(serve(metrics) .. " --interval 30", {
       steps = { { "expect", "coffee" }, { "send", ("r"):rep(2000) .. "\3" }, { "quit" } },
