@@ -48,6 +48,9 @@
 #define HISTORY 1000   /* lines */
 #define MAX_PROMPT 256 /* characters */
 #define TAB_STOP 8     /* columns between two of libedit's */
+#define WIDEST 8       /* columns of a character, as libedit draws it */
+#define QUOTE 0x16     /* ^V: the next key is a character */
+#define PREFIX 0x18    /* ^X: what follows it has no meaning unless it is a control character */
 
 /* Text that is pasted comes between marks (terminal/keys.h). */
 #define MARK_PASTES "\033[?2004h"
@@ -64,6 +67,7 @@ typedef struct editor {
   int failed;   /* the completion raised; its error is on L's stack */
   int started;  /* a line is being typed */
   int redrawn;  /* suspend() has done what resume() would do */
+  int vi;       /* keys may be commands of vi */
   wchar_t prompt[MAX_PROMPT + 1];
   weir_keys keys;
   const wchar_t *unit; /* what libedit reads: the characters of a key */
@@ -116,46 +120,7 @@ static wchar_t *widen(const char *text, size_t len, size_t max) {
   return wide;
 }
 
-/* --- keys ------------------------------------------------------------------------------------- */
-
-/* Makes the next key what libedit reads; with `now` also one that may be incomplete. */
-static int next_unit(editor *ed, int now) {
-  const weir_keys_kind kind = weir_keys_next(&ed->keys, now);
-  ed->unit = kind == WEIR_KEYS_TEXT ? PASTE_KEY : ed->keys.unit;
-  ed->unit_left = kind == WEIR_KEYS_TEXT ? wcslen(PASTE_KEY) : ed->keys.unit_count;
-  return kind != WEIR_KEYS_MORE;
-}
-
-/* libedit's only source of characters. It asks for more than a key only in modes that a user's own
- * .editrc sets; then this waits for the terminal. */
-static int get_character(EditLine *el, wchar_t *out) {
-  editor *ed = NULL;
-  el_get(el, EL_CLIENTDATA, &ed);
-  while (ed->unit_left == 0 && !next_unit(ed, 1)) {
-    char bytes[64];
-    struct pollfd source = {.fd = fileno(ed->in), .events = POLLIN};
-    if (poll(&source, 1, -1) < 0) return 0;
-    const ssize_t got = read(fileno(ed->in), bytes, sizeof bytes);
-    if (got <= 0 || (size_t)got > weir_keys_room(&ed->keys)) return 0;
-    weir_keys_feed(&ed->keys, bytes, (size_t)got);
-  }
-  *out = *ed->unit++;
-  ed->unit_left--;
-  return 1;
-}
-
-/* Bound to PASTE_KEY: the text is in the keys' unit. */
-static unsigned char insert_pasted(EditLine *el, int key) {
-  (void)key;
-  editor *ed = NULL;
-  el_get(el, EL_CLIENTDATA, &ed);
-  wchar_t text[WEIR_KEYS_UNIT + 1];
-  wmemcpy(text, ed->keys.unit, ed->keys.unit_count);
-  text[ed->keys.unit_count] = L'\0';
-  return el_winsertstr(el, text) == 0 ? CC_REFRESH : CC_ERROR;
-}
-
-/* --- the screen ------------------------------------------------------------------------------- */
+/* --- places on the screen --------------------------------------------------------------------- */
 
 /* A place on the screen, seen from the beginning of the prompt. */
 typedef struct place {
@@ -202,6 +167,73 @@ static place place_of(const editor *ed, const wchar_t *end) {
   if (at.column >= columns) at.row++, at.column = 0;
   return at;
 }
+
+/* --- keys ------------------------------------------------------------------------------------- */
+
+/* Whether a key does nothing but insert a character, which the keys' unit is then. */
+static int is_character(editor *ed) {
+  weir_keys *keys = &ed->keys;
+  const int prefixed = keys->unit_count == 2 && keys->unit[0] == PREFIX && keys->unit[1] >= L' ';
+  if (prefixed || (keys->unit_count == 2 && keys->unit[0] == QUOTE)) {
+    keys->unit[0] = keys->unit[1];
+    keys->unit_count = 1;
+    return 1;
+  }
+  return keys->unit_count == 1 && (keys->unit[0] > 0xFF || iswprint((wint_t)keys->unit[0]));
+}
+
+/* Whether the line may be as high as the screen. */
+static int fills_screen(const editor *ed) {
+  const LineInfoW *info = el_wline(ed->el);
+  int rows = 0;
+  el_get(ed->el, EL_GETTC, "li", &rows, NULL);
+  const long most = WIDEST * (info->lastchar - info->buffer + 1) + MAX_PROMPT;
+  if (most < (long)columns_of(ed) * (rows - 1)) return 0;
+  return place_of(ed, info->lastchar).row + 2 >= rows;
+}
+
+/* Makes the next key what libedit reads; with `now` also one that may be incomplete. Where the line
+ * fills the screen, characters are inserted as pasted ones are: libedit 3.1 draws one that is typed
+ * at the end of a line in a way of its own, and crashes where that scrolls. */
+static int next_unit(editor *ed, int now) {
+  const weir_keys_kind kind = weir_keys_next(&ed->keys, now);
+  const int inserts = kind == WEIR_KEYS_TEXT ||
+                      (kind == WEIR_KEYS_KEY && !ed->vi && fills_screen(ed) && is_character(ed));
+  ed->unit = inserts ? PASTE_KEY : ed->keys.unit;
+  ed->unit_left = inserts ? wcslen(PASTE_KEY) : ed->keys.unit_count;
+  return kind != WEIR_KEYS_MORE;
+}
+
+/* libedit's only source of characters. It asks for more than a key only in modes that a user's own
+ * .editrc sets; then this waits for the terminal. */
+static int get_character(EditLine *el, wchar_t *out) {
+  editor *ed = NULL;
+  el_get(el, EL_CLIENTDATA, &ed);
+  while (ed->unit_left == 0 && !next_unit(ed, 1)) {
+    char bytes[64];
+    struct pollfd source = {.fd = fileno(ed->in), .events = POLLIN};
+    if (poll(&source, 1, -1) < 0) return 0;
+    const ssize_t got = read(fileno(ed->in), bytes, sizeof bytes);
+    if (got <= 0 || (size_t)got > weir_keys_room(&ed->keys)) return 0;
+    weir_keys_feed(&ed->keys, bytes, (size_t)got);
+  }
+  *out = *ed->unit++;
+  ed->unit_left--;
+  return 1;
+}
+
+/* Bound to PASTE_KEY: the text is in the keys' unit. */
+static unsigned char insert_pasted(EditLine *el, int key) {
+  (void)key;
+  editor *ed = NULL;
+  el_get(el, EL_CLIENTDATA, &ed);
+  wchar_t text[WEIR_KEYS_UNIT + 1];
+  wmemcpy(text, ed->keys.unit, ed->keys.unit_count);
+  text[ed->keys.unit_count] = L'\0';
+  return el_winsertstr(el, text) == 0 ? CC_REFRESH : CC_ERROR;
+}
+
+/* --- the screen ------------------------------------------------------------------------------- */
 
 /* Puts the cursor where the line ends. */
 static void go_to_end(const editor *ed) {
@@ -372,6 +404,7 @@ static int edit_feed(lua_State *L) {
   weir_keys_feed(&ed->keys, bytes, len);
   while (ed->started && (ed->unit_left > 0 || next_unit(ed, 0))) {
     const int results = step(L, ed);
+    if (!ed->vi) ed->unit_left = 0; /* the rest of a key that means nothing */
     if (results > 0) return results;
   }
   return 0;
@@ -477,6 +510,11 @@ static void configure(editor *ed) {
   el_set(ed->el, EL_BIND, "\\e[1;5C", "em-next-word", NULL);
   el_set(ed->el, EL_BIND, "\\e[1;5D", "ed-prev-word", NULL);
   el_source(ed->el, NULL);
+  const char *mode = NULL;
+  el_get(ed->el, EL_EDITOR, &mode);
+  ed->vi = mode != NULL && strcmp(mode, "vi") == 0;
+  /* ^S and ^Q are keys. */
+  el_set(ed->el, EL_SETTY, "-d", "-ixon", NULL);
   /* What is ours in every mode that a .editrc may choose. */
   el_set(ed->el, EL_BIND, "^I", "weir-complete", NULL);
   el_set(ed->el, EL_BIND, "\\e[200~", "weir-paste", NULL);

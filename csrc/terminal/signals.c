@@ -10,8 +10,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define INSTRUCTIONS 10000         /* between two looks */
-#define PATIENCE 200000000LL       /* nanoseconds that the loop has to see a signal */
+#define INSTRUCTIONS 10000   /* between two looks */
+#define LOOKS 10             /* before what computes is interrupted: others do less in a turn */
+#define PATIENCE 200000000LL /* nanoseconds that the loop has to see a signal */
 #define LOOP_PATIENCE 1000000000LL /* the same for code of the loop itself */
 
 enum {
@@ -36,6 +37,7 @@ static volatile sig_atomic_t pending[SIGNALS];
 static volatile sig_atomic_t any;        /* whether one that ends computing is pending */
 static volatile sig_atomic_t raised;     /* the hook raised, and no loop has run since */
 static volatile sig_atomic_t relentless; /* raising once was not, or will not be, enough */
+static volatile sig_atomic_t looks;      /* since a signal that nobody took */
 static volatile int64_t since;           /* when the first pending one came */
 static struct sigaction former[SIGNALS];
 static int watched[SIGNALS];
@@ -103,7 +105,7 @@ static int is_main(lua_State *L) {
 static int is_over(lua_State *L) {
   const int main = is_main(L);
   if (relentless && raised && !main) return 1;
-  return any && now() - since >= (main ? LOOP_PATIENCE : PATIENCE);
+  return any && ++looks >= LOOKS && now() - since >= (main ? LOOP_PATIENCE : PATIENCE);
 }
 
 static void on_count(lua_State *L, lua_Debug *info) {
@@ -122,9 +124,9 @@ static void on_count(lua_State *L, lua_Debug *info) {
   lua_call(L, 0, 0);
 }
 
-/* Threads that are made from now on have the hook of the one that makes them. */
+/* Threads that are made from now on have the hook of the main one, in which the loop runs. The one
+ * that reads inputs is there already, and is not to be interrupted. */
 static void hook(lua_State *L, lua_Hook fn) {
-  lua_sethook(L, fn, fn != NULL ? LUA_MASKCOUNT : 0, INSTRUCTIONS);
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   lua_State *main = lua_tothread(L, -1);
   lua_pop(L, 1);
@@ -155,7 +157,7 @@ int weir_signals_next(lua_State *L) {
   char bytes[64];
   while (ends[0] >= 0 && read(ends[0], bytes, sizeof bytes) > 0)
     continue;
-  any = raised = relentless = 0; /* the loop runs */
+  any = raised = relentless = looks = 0; /* the loop runs */
   for (int i = 0; i < SIGNALS; i++) {
     if (pending[i]) {
       pending[i] = 0;
