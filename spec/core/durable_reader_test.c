@@ -217,6 +217,61 @@ static void a_position_beyond_the_tail_is_invalid(void **state) {
   done(&h);
 }
 
+/* A server that reads what is not committed yet brings data first, and then a tail before it. */
+static void a_tail_before_the_position_moves_nothing(void **state) {
+  hand h = new_hand(*state, WEIR_DURABLE_LIVE_LONG_POLL, "07");
+  assert_string_equal(ask(&h), "07");
+  answer(&h, 200, BYTES NEXT("04") TAIL, "");
+  assert_string_equal(take(&h), "");
+  assert_true(weir_durable_reader_deadline(h.reader) > h.now);
+  assert_string_equal(ask(&h), "07");
+  answer(&h, 200, BYTES NEXT("09") TAIL, "ab");
+  assert_string_equal(take(&h), "07>09:ab+|");
+  assert_string_equal(ask(&h), "09 live=long-poll");
+  answer(&h, 200, BYTES NEXT("07") TAIL SHUT, "");
+  assert_string_equal(take(&h), "");
+  assert_string_equal(ask(&h), "09 live=long-poll");
+  answer(&h, 204, NEXT("09") TAIL SHUT, "");
+  assert_string_equal(take(&h), "09>09:+!|");
+  done(&h);
+}
+
+static void a_control_event_before_the_position_moves_nothing(void **state) {
+  hand h = live_hand(*state, WEIR_DURABLE_LIVE_SSE, JSON);
+  for (int i = 0; i < 5; i++) {
+    assert_string_equal(ask(&h), i == 0 ? "0 live=sse" : "7 live=sse");
+    head(&h, 200, EVENTS);
+    if (i == 0) {
+      assert_ok(feed(&h, "event: data\ndata:[1]\n\n" CONTROL("{\"streamNextOffset\":\"7\"}")));
+      assert_string_equal(take(&h), "0>7:[1]|");
+    }
+    assert_status(feed(&h, CONTROL("{\"streamNextOffset\":\"4\",\"upToDate\":true}")),
+                  WEIR_E_CLOSED);
+    end(&h, WEIR_DURABLE_LOST);
+    assert_string_equal(take(&h), "");
+  }
+  assert_true(weir_durable_reader_deadline(h.reader) > h.now);
+  assert_string_equal(ask(&h), "7 live=sse"); /* connections that brought this are not short ones */
+  head(&h, 200, EVENTS);
+  assert_ok(feed(&h, "event: data\ndata:[2]\n\n"));
+  assert_string_equal(take(&h), "7>7,1:[2]|");
+  done(&h);
+}
+
+static void a_tail_that_stays_before_the_position_is_an_error(void **state) {
+  hand h = new_hand(*state, WEIR_DURABLE_LIVE_LONG_POLL, "07");
+  int asked = 0;
+  while (!state_of(&h).failed && asked++ < 100) {
+    assert_string_equal(ask(&h), "07");
+    answer(&h, 200, BYTES NEXT("04") TAIL, "");
+  }
+  assert_in_range(asked, 5, 20);
+  assert_string_equal(take(&h), "");
+  assert_string_equal(state_of(&h).code, "invalid_offset");
+  assert_string_equal(state_of(&h).position, "07");
+  done(&h);
+}
+
 static void what_is_no_position_fails_without_a_request(void **state) {
   static const char *const BAD[] = {"",     "a b",   "7,",   "7,0",
                                     "7,x",  "7,-1",  "7,1x", ",1",
@@ -805,6 +860,22 @@ static void serve_body(client *c, model *m, size_t from, bool live) {
   end(&c->hand, answered ? WEIR_DURABLE_ANSWERED : WEIR_DURABLE_LOST);
 }
 
+/* What is there but not committed yet seems not to be. */
+static void serve_stale(client *c, model *m, size_t from, bool sse) {
+  static const char *const TYPES[] = {JSON, BYTES, TEXT};
+  char text[256];
+  const size_t stale = draw(m, from);
+  if (sse) {
+    head(&c->hand, 200,
+         m->kind == KIND_BYTES ? EVENTS "Stream-SSE-Data-Encoding: base64\n" : EVENTS);
+    (void)deliver(c, m, text, add_control(m, stale, text), true);
+    end(&c->hand, WEIR_DURABLE_LOST);
+    return;
+  }
+  snprintf(text, sizeof text, "%sStream-Next-Offset: %05zu\n" TAIL, TYPES[m->kind], stale);
+  answer(&c->hand, 200, text, m->kind == KIND_JSON ? "[]" : "");
+}
+
 static void serve(client *c, model *m) {
   weir_durable_query query;
   const uint64_t deadline = weir_durable_reader_deadline(c->hand.reader);
@@ -820,7 +891,9 @@ static void serve(client *c, model *m) {
     case 3: end(&c->hand, WEIR_DURABLE_TIMED_OUT); return;
     default: break;
   }
-  if (query.sse && m->no_events) {
+  if (from > 0 && draw(m, 8) == 0) {
+    serve_stale(c, m, from, query.sse);
+  } else if (query.sse && m->no_events) {
     answer(&c->hand, 200, "Content-Type: text/html\n", "<html>");
   } else if (query.sse) {
     serve_events(c, m, from);
@@ -892,6 +965,9 @@ int main(void) {
       memory_test(an_item_that_is_too_long_is_refused),
       memory_test(a_saved_position_goes_on_inside_an_answer),
       memory_test(a_position_beyond_the_tail_is_invalid),
+      memory_test(a_tail_before_the_position_moves_nothing),
+      memory_test(a_control_event_before_the_position_moves_nothing),
+      memory_test(a_tail_that_stays_before_the_position_is_an_error),
       memory_test(what_is_no_position_fails_without_a_request),
       memory_test(now_begins_at_the_tail_that_the_server_names),
       memory_test(long_polls_echo_the_cursor_and_time_out_without_harm),

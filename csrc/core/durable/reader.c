@@ -17,6 +17,7 @@
 #define SHORT_CONNECTIONS 3u                         /* in a row, and they are given up */
 #define QUICK_ANSWER (100 * WEIR_MILLISECOND)        /* to a long-poll */
 #define IDLE_MAX (5 * WEIR_SECOND)                   /* longest wait after quick answers */
+#define BEHIND_MAX 10u                               /* answers in a row that end before us */
 #define FIRST_RING 8u
 
 typedef enum phase {
@@ -69,7 +70,8 @@ struct weir_durable_reader {
   bool told_up_to_date;
   bool progress; /* since the request was made */
   bool saw_data; /* in this answer, skipped or not */
-  uint32_t short_connections;
+  bool behind;   /* this answer says that the stream ends before us */
+  uint32_t short_connections, behinds;
   uint64_t not_before, started;
   uint64_t ignored; /* bytes of a body that nobody wants */
   weir_durable_response response;
@@ -179,12 +181,15 @@ static void back_off(weir_durable_reader *r, weir_durable_transport transport, u
                      uint64_t random) {
   const bool answered = transport == WEIR_DURABLE_ANSWERED && r->response.status != 0;
   const uint64_t retry_after = answered ? r->response.retry_after : UINT64_MAX;
+  const bool hopeless = r->behind && ++r->behinds >= BEHIND_MAX;
   if (r->progress) weir_retry_reset(&r->retry);
-  if (weir_retry_next(&r->retry, now, random, retry_after, &r->not_before) == WEIR_OK) {
+  if (!hopeless &&
+      weir_retry_next(&r->retry, now, random, retry_after, &r->not_before) == WEIR_OK) {
     r->retries++;
     return;
   }
-  const char *code = weir_durable_code(WEIR_DURABLE_READ, transport, &r->response);
+  const char *code =
+      r->behind ? "invalid_offset" : weir_durable_code(WEIR_DURABLE_READ, transport, &r->response);
   fail(r, code != NULL ? code : "network", answered ? r->response.status : 0);
 }
 
@@ -355,6 +360,17 @@ static bool same_offset(const weir_durable_reader *r, const weir_durable_text *t
   return is_text(r->at.offset, text->bytes, text->len);
 }
 
+/* Offsets sort by their bytes and only rise, so an answer without data cannot lead back. A server
+ * that reads what it has not committed yet gives such answers for a moment; one that has lost the
+ * end of the stream goes on giving them. */
+static bool leads_back(const weir_durable_reader *r, const weir_durable_text *next) {
+  const char *at = text_of(r->at.offset);
+  const size_t len = r->at.offset->size - 1;
+  if (r->saw_data || strcmp(at, "-1") == 0 || strcmp(at, "now") == 0) return false;
+  const int order = memcmp(next->bytes, at, next->len < len ? next->len : len);
+  return order < 0 || (order == 0 && next->len < len);
+}
+
 /* Moves to the mark's offset, and the last piece with us if it ends here. */
 static weir_status move(weir_durable_reader *r, const mark *m, entry *last) {
   weir_buf *offset = same_offset(r, m->next_offset)
@@ -368,8 +384,12 @@ static weir_status move(weir_durable_reader *r, const mark *m, entry *last) {
   return WEIR_OK;
 }
 
-/* All up to the mark has come. Tells it with the last piece or with an empty one. */
+/* All up to the mark has come. Tells it with the last piece or with an empty one. CLOSED: the
+ * answer is not to be believed. */
 static weir_status settle(weir_durable_reader *r, const mark *m) {
+  r->behind = leads_back(r, m->next_offset);
+  if (r->behind) return WEIR_E_CLOSED;
+  r->behinds = 0;
   if (r->saw_data && same_offset(r, m->next_offset)) return bad_body(r, WEIR_E_PROTOCOL);
   if (m->up_to_date && r->skip > 0) {
     fail(r, "invalid_offset", 0); /* the stream is shorter than what we had of it */
@@ -492,6 +512,7 @@ static weir_status feed_events(weir_durable_reader *r, const unsigned char *data
       weir_slice_unref(&event.data);
     }
     if (status == WEIR_OK) continue;
+    if (r->behind) return status;
     if (status == WEIR_E_LIMIT && !r->over) {
       fall_back(r, "an event was longer than allowed");
       return status;
@@ -518,7 +539,7 @@ weir_status weir_durable_reader_request(weir_durable_reader *r, uint64_t now,
   r->phase = PHASE_WAITING;
   r->started = now;
   r->skip = r->at.count;
-  r->progress = r->saw_data = false;
+  r->progress = r->saw_data = r->behind = false;
   r->ignored = 0;
   r->requests++;
   return WEIR_OK;
@@ -596,7 +617,7 @@ weir_status weir_durable_reader_feed(weir_durable_reader *r, const void *data, s
   if (r->over) return WEIR_E_CLOSED;
   r->bytes += len;
   switch (r->phase) {
-    case PHASE_EVENTS: return feed_events(r, data, len);
+    case PHASE_EVENTS: return r->behind ? WEIR_E_CLOSED : feed_events(r, data, len);
     case PHASE_BODY: break;
     case PHASE_IDLE:
     case PHASE_WAITING: return WEIR_E_INVALID;
@@ -629,7 +650,9 @@ static void complete(weir_durable_reader *r, bool body, uint64_t now, uint64_t r
       .up_to_date = response->up_to_date || response->closed || response->status == 204 ||
                     (!r->saw_data && (!given || same_offset(r, &response->next_offset))),
       .closed = response->closed};
-  if (settle(r, &m) != WEIR_OK || r->over) return;
+  const weir_status status = settle(r, &m);
+  if (r->behind) back_off(r, WEIR_DURABLE_LOST, now, random);
+  if (status != WEIR_OK || r->over) return;
   if (m.up_to_date && !r->live) go_live(r);
   go_on(r, now, random);
 }
@@ -639,6 +662,10 @@ static void end_events(weir_durable_reader *r, weir_durable_transport transport,
   const bool shortly = now - r->started < SHORT_CONNECTION;
   const bool clean = transport == WEIR_DURABLE_ANSWERED || transport == WEIR_DURABLE_TIMED_OUT;
   drop_text(r);
+  if (r->behind) {
+    back_off(r, WEIR_DURABLE_LOST, now, random);
+    return;
+  }
   if (r->progress || !shortly) {
     r->short_connections = 0;
   } else if (++r->short_connections >= SHORT_CONNECTIONS) {

@@ -27,6 +27,10 @@
  * reason in the state, when the server refuses it, answers with something else, sends an event
  * longer than max_event, or ends three connections in a row within a second without progress.
  *
+ * An answer that brings nothing and ends before the position is not believed but asked for again,
+ * since offsets only rise: some servers read what they have not committed yet and take it back for
+ * a moment. Ten in a row are "invalid_offset": the stream is shorter than what we had of it.
+ *
  * A cache of catch-up reads belongs to whoever carries the requests: on 304 it gives head() and
  * feed() what it has kept.
  *
