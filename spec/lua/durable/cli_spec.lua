@@ -307,9 +307,9 @@ describe("weir durable at the reference server", function()
     status, out, err = tail:wait()
     assert.same({ 0, "" }, { status, err })
     local n = 0
-    for line in out:gmatch("[^\n]*\n") do -- a comparison of the whole would say nothing
+    for text in out:gmatch("[^\n]*\n") do -- a comparison of the whole would say nothing
       n = n + 1
-      assert.equal(expected[n], line, ("line %d of %d"):format(n, lines))
+      assert.equal(expected[n], text, ("line %d of %d"):format(n, lines))
     end
     assert.equal(lines, n)
     file_server:stop()
