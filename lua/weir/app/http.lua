@@ -11,6 +11,7 @@
 -- start and the end go on.
 -- @module weir.app.http
 
+local address = require("weir.http.address")
 local cjson = require("cjson").new()
 local collect = require("weir.app.collect")
 local errors = require("weir.errors")
@@ -170,14 +171,13 @@ end
 -- Workers of `weir run --workers` are processes of their own, and each tells of itself: the first one at the address,
 -- the others at the ports, or sockets, that follow.
 local function address_of(self)
-  local address, number = self.options.listen, tonumber(os.getenv("WEIR_WORKER")) or 1
-  local start, port = address:match("^(tcp://.*:)(%d+)$")
-  if number == 1 or port == "0" then
-    return address
-  elseif port then
+  local where, number = self.options.listen, tonumber(os.getenv("WEIR_WORKER")) or 1
+  local read = number > 1 and address.read(where) or ""
+  local start, port = read:match("^(tcp://.*:)(%d+)$")
+  if start and port ~= "0" then
     return ("%s%d"):format(start, port + number - 1)
   end
-  return address:find("^unix:") and ("%s.%d"):format(address, number) or address
+  return read:find("^unix:") and ("%s.%d"):format(read, number) or where
 end
 
 local function open(self)
@@ -213,7 +213,7 @@ end
 --- Lets an application serve them while it runs.
 -- @tparam table app
 -- @tparam table options
--- @tparam string options.listen an address, such as "tcp://127.0.0.1:9090" (port 0: any); worker N of
+-- @tparam string options.listen an address, such as "http://127.0.0.1:9090" (port 0: any); worker N of
 --   `weir run --workers` adds N - 1 to the port
 -- @tparam[opt=false] boolean options.insecure listen on addresses that other machines reach, too
 -- @tparam[opt] {string,...} options.hosts names, besides those of this machine, under which it may be asked
@@ -223,7 +223,7 @@ end
 function M.add(app, options)
   options = errors.options("app:http", options, OPTIONS, 3)
   if not options.listen then
-    error("app:http: 'listen' is missing: an address such as \"tcp://127.0.0.1:9090\"", 3)
+    error("app:http: 'listen' is missing: an address such as \"http://127.0.0.1:9090\"", 3)
   elseif app:is_live() then
     error("app:http: it must be called before the application starts", 3)
   end

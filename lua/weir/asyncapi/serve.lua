@@ -1,6 +1,6 @@
 --- The document of an application as a page, with a form that sends messages.
 --
---     require("weir.asyncapi.serve").run(app, { listen = "tcp://127.0.0.1:8000" })
+--     require("weir.asyncapi.serve").run(app, { listen = "http://127.0.0.1:8000" })
 --
 -- - `GET /`: the page; one file, nothing from elsewhere
 -- - `GET /asyncapi`: the document
@@ -14,18 +14,20 @@ local asyncapi = require("weir.asyncapi")
 local channels = require("weir.channel")
 local codec = require("weir.codec")
 local errors = require("weir.errors")
+local addresses = require("weir.http.address")
 local http = require("weir.http")
 local id = require("weir.id")
 local name = require("weir.asyncapi.name")
 local pointer = require("weir.asyncapi.pointer")
 local signals = require("weir.app.signals")
-local urls = require("weir.runtime.url")
 local utf8_text = require("weir.utf8")
 
 local M = {}
 
 -- Seconds for a broker to connect, a message to be taken, and an answer to come.
 local CONNECT, PUBLISH, ANSWER = 5, 5, 5
+-- Where it listens when nobody says.
+local DEFAULT = "http://127.0.0.1:8000"
 -- Bytes of an address that is made of parameters.
 local LONGEST_NAME = 1024
 
@@ -244,19 +246,7 @@ end
 
 -- --- running ---------------------------------------------------------------------------------------
 
--- "http://127.0.0.1:8000" as runtimes have it; the scheme, and the host of this machine, may be left out.
-local function address_of(listen)
-  local address = (listen or "http://127.0.0.1:8000"):gsub("^http://", "tcp://"):gsub("/$", "")
-  if address:find("^:?%d+$") then
-    return "tcp://127.0.0.1:" .. address:gsub("^:", "")
-  elseif address:find("^[%w.-]+:%d+$") or address:find("^%[[%x:]+%]:%d+$") then
-    return "tcp://" .. address
-  end
-  return address
-end
-
 local function explain(err, listen)
-  listen = listen or address_of():gsub("^tcp:", "http:")
   if errors.is(err, "insecure") then
     local message = "%s can be reached by others, who could send messages; listen on 127.0.0.1"
     return errors.with(err, { message = message:format(listen) })
@@ -268,8 +258,7 @@ end
 
 -- The page alone, until a signal.
 local function run_page(self, options)
-  local address = address_of(options.listen)
-  local server, err = http.listen(address, http.routes(routes_of(self)))
+  local server, err = http.listen(options.listen, http.routes(routes_of(self)))
   if not server then
     return nil, explain(err, options.listen)
   end
@@ -290,7 +279,7 @@ end
 -- The page and the application, until a signal or until the application ends.
 local function run_app(self, app, options)
   self.running = true
-  local endpoint = app:http({ listen = address_of(options.listen), routes = routes_of(self) })
+  local endpoint = app:http({ listen = options.listen, routes = routes_of(self) })
   app:on("started", function()
     options.ready(endpoint.url)
   end)
@@ -303,17 +292,18 @@ end
 
 --- Serves the page until SIGINT or SIGTERM.
 -- @tparam table app
--- @tparam table options `listen` (an address, `http://127.0.0.1:8000` when left out), `run` (whether the application
---   runs, too), `ready(url)`, which is called when the page can be had
+-- @tparam table options `listen` (of `weir.http.address`; `http://127.0.0.1:8000` when left out), `run` (whether the
+--   application runs, too), `ready(url)`, which is called when the page can be had
 -- @treturn ?number the status to exit with: 128 and the number of the signal
 -- @return or an error: "in_use", "insecure", "bad_url", or why the application could not run
 function M.run(app, options)
-  local wrong = select(2, urls.parse(address_of(options.listen)))
-  if wrong then
-    local message = "'%s' is no address to listen on; give one such as http://127.0.0.1:8000"
-    return nil, errors.with(wrong, { message = message:format(options.listen) })
+  options.listen = options.listen or DEFAULT
+  local read, err = addresses.read(options.listen)
+  if not read then
+    return nil, err
   end
-  local document, err = asyncapi.document(app)
+  local document
+  document, err = asyncapi.document(app)
   local text
   if document then
     text, err = asyncapi.to_json(document)

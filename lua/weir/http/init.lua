@@ -1,7 +1,7 @@
 --- A small HTTP/1.1 server: for metrics, health and pages of an application.
 --
 --     local http = require("weir.http")
---     local server = assert(http.listen("tcp://127.0.0.1:8080", function(request)
+--     local server = assert(http.listen("http://127.0.0.1:8080", function(request)
 --       return 200, { ["content-type"] = "text/plain" }, "you asked for " .. request.path .. "\n"
 --     end))
 --     print(server.url)
@@ -11,6 +11,7 @@
 -- each step of a slow client may take.
 -- @module weir.http
 
+local address = require("weir.http.address")
 local errors = require("weir.errors")
 local log = require("weir.log")
 local parser = require("weir.http.parser")
@@ -380,6 +381,12 @@ local function new_server(handler, opts)
   }, Server)
 end
 
+-- An error with the address as it is written for HTTP.
+local function in_words_of_http(err, read)
+  local whole, shown = read:gsub("%p", "%%%0"), address.shown(read):gsub("%%", "%%%%")
+  return errors.with(err, { message = (err.message:gsub(whole, shown)), url = address.shown(read) })
+end
+
 --- Listens, and answers each request with what the handler returns.
 --
 -- `handler(request)` runs in a task of the connection and may wait. The request has `method`, `path` (decoded), `query`
@@ -388,7 +395,7 @@ end
 -- come until it gives nil. Of `HEAD` the body is not sent. Where it raises, 500 is answered and the error logged; in
 -- the middle of an iterator the connection is broken off. When the client leaves, an iterator that waits is cancelled;
 -- one that only ends its side of the connection, as `nc -N` does, still gets the response.
--- @tparam string address tcp://host:port (port 0: any) or unix://path
+-- @tparam string where such as "http://127.0.0.1:8080" (port 0: any), or in another form of `weir.http.address`
 -- @tparam function handler
 -- @tparam[opt] table options
 -- @tparam[opt=false] boolean options.insecure listen on addresses that others reach, too
@@ -404,23 +411,28 @@ end
 --   an iterator may give nothing to one that has ended its side
 -- @return the server: `url` (http://..., with the real port), `close(timeout)`; or nil and an error: "in_use",
 --   "insecure", "bad_url", "denied" ...
-function M.listen(address, handler, options)
-  if type(address) ~= "string" then
-    error("http.listen: an address such as \"tcp://127.0.0.1:8080\" is expected, not a " .. type(address), 2)
+function M.listen(where, handler, options)
+  if type(where) ~= "string" then
+    error("http.listen: an address such as \"http://127.0.0.1:8080\" is expected, not a " .. type(where), 2)
   elseif not is_iterator(handler) then
     error("http.listen: a handler is expected, not a " .. type(handler), 2)
   end
   options = errors.options("http.listen", options, OPTIONS, 2)
   local self = new_server(handler, options)
-  local listener, err = runtime.listen(address, { insecure = options.insecure }, function(conn)
+  local read, err = address.read(where)
+  if not read then
+    return nil, err
+  end
+  local listener
+  listener, err = runtime.listen(read, { insecure = options.insecure }, function(conn)
     accept(self, conn)
   end)
   if not listener then
-    return nil, err
+    return nil, in_words_of_http(err, read)
   end
   self.listener = listener
   self.loopback = not options.insecure and listener.url:find("^tcp:") ~= nil
-  self.url = listener.url:gsub("^tcp:", "http:"):gsub("^unix:", "http+unix:")
+  self.url = address.shown(listener.url)
   return self
 end
 

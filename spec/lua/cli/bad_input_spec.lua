@@ -101,10 +101,10 @@ describe("a port in use", function()
   end
 
   it("is said by weir run, with the address and what to do", function()
-    local path = file_of(GOOD .. ("app:http{ listen = 'tcp://127.0.0.1:%s' } return app"):format(in_use()))
+    local path = file_of(GOOD .. ("app:http{ listen = 'http://127.0.0.1:%s' } return app"):format(in_use()))
     local status, out, err = weir("run", path)
     assert.same({ 1, "" }, { status, out })
-    assert.matches("^weir: in_use: [^\n]*tcp://127.0.0.1:%d+[^\n]*choose another\n$", err)
+    assert.matches("^weir: in_use: [^\n]*http://127.0.0.1:%d+[^\n]*choose another\n$", err)
   end)
 
   it("is said by weir asyncapi serve", function()

@@ -93,7 +93,7 @@ describe("weir run --workers", function()
 
   it("has each serve its own metrics, at ports that follow each other", function()
     local first = 20000 + luv.os_getpid() % 10000
-    local path = file_of(APP .. ("app:http{ listen = 'tcp://127.0.0.1:%d' } return app"):format(first))
+    local path = file_of(APP .. ("app:http{ listen = 'http://127.0.0.1:%d' } return app"):format(first))
     local program = start("run", path, "--workers", "2")
     await_count(program, "up %d", 2)
     for worker = 1, 2 do

@@ -456,10 +456,35 @@ describe("weir.http", function()
     assert(http.listen("tcp://0.0.0.0:0", hello, { insecure = true })):close()
   end)
 
+  it("listens where people say, in whichever form", function()
+    local path = os.tmpname()
+    os.remove(path)
+    for _, each in ipairs({
+      { "http://127.0.0.1:0", "^http://127.0.0.1:%d+$" },
+      { "http://127.0.0.1:0/", "^http://127.0.0.1:%d+$" },
+      { "tcp://127.0.0.1:0", "^http://127.0.0.1:%d+$" },
+      { "localhost:0", "^http://localhost:%d+$" },
+      { ":0", "^http://127.0.0.1:%d+$" },
+      { "0", "^http://127.0.0.1:%d+$" },
+      { "unix://" .. path, "^http%+unix://" .. path .. "$" },
+      { "http+unix://" .. path, "^http%+unix://" .. path .. "$" },
+    }) do
+      local server = assert(http.listen(each[1], hello))
+      assert.matches(each[2], server.url)
+      server:close(0)
+    end
+    for _, wrong in ipairs({ "", "x", "127.0.0.1", "https://127.0.0.1:0", "http://127.0.0.1:99999", "http://h:1/x",
+      "http://u:p@h:1", "mem://x", "%s:%d" }) do
+      local err = fails("bad_url", http.listen(wrong, hello))
+      assert.truthy(err.message:find("is no address to listen on; give one such as http://127.0.0.1:8000", 1, true))
+    end
+  end)
+
   it("says so when the port is in use", function()
     local server = serve(hello)
-    local err = fails("in_use", http.listen((server.url:gsub("^http", "tcp")), hello))
+    local err = fails("in_use", http.listen(server.url, hello))
     assert.truthy(err.message:find("another program listens there", 1, true))
+    assert.truthy(err.message:find(server.url, 1, true))
   end)
 
   it("does not answer under a name that a page elsewhere may have pointed here", in_task(function()
