@@ -7,6 +7,7 @@ local peers = require("spec.lua.peers")
 local programs = require("spec.programs")
 local shell = require("spec.house.shell")
 local support = require("spec.lua.cli.support")
+local terminal = require("spec.lua.terminal")
 
 after_each(support.clean)
 
@@ -177,7 +178,7 @@ describe("a narrow terminal", function()
   local function play(words, columns)
     local program = { "lua5.4", "lua/bin/weir", table.unpack(words) }
     local env = { NO_COLOR = "1" }
-    return support.play({ words = program, columns = columns, env = env, steps = { { "quit" } } }).output
+    return terminal.play({ words = program, columns = columns, env = env, steps = { { "quit" } } }).output
   end
 
   it("gets help that fits", function()

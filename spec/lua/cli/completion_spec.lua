@@ -2,6 +2,7 @@ local cli = require("weir.cli")
 local peers = require("spec.lua.peers")
 local shell = require("spec.house.shell")
 local support = require("spec.lua.cli.support")
+local terminal = require("spec.lua.terminal")
 
 after_each(support.clean)
 
@@ -48,7 +49,7 @@ local function complete(name, lines)
   table.insert(steps, { "expect", "$ " })
   table.insert(steps, { "send", "exit\r" })
   table.insert(steps, { "quit" })
-  local output = support.play({ words = setting.words, rows = 50, columns = 200, steps = steps }).output
+  local output = terminal.play({ words = setting.words, rows = 50, columns = 200, steps = steps }).output
   local got = {}
   for words in output:gmatch("got:(%([^\n]-%))\r") do
     got[#got + 1] = words:gsub("(%(%-%-[%l-]+)=", "%1)(") -- either is good

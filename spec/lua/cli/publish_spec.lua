@@ -3,6 +3,7 @@ local nats = require("spec.lua.nats_server")
 local peers = require("spec.lua.peers")
 local shell = require("spec.house.shell")
 local support = require("spec.lua.cli.support")
+local terminal = require("spec.lua.terminal")
 
 after_each(support.clean)
 
@@ -158,7 +159,7 @@ return app
       return pending("python3 is missing")
     end
     local words = { "lua5.4", "lua/bin/weir", "request", server.url, "bytes", "x", "--codec", "raw" }
-    assert.equal("\\255\\0\r\n", support.play({ words = words, steps = { { "quit" } } }).output)
+    assert.equal("\\255\\0\r\n", terminal.play({ words = words, steps = { { "quit" } } }).output)
   end)
 
   with_server("says that nobody answers, or not in time", function()

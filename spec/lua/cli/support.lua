@@ -1,5 +1,4 @@
 --- What the specs of commands share.
-local cjson = require("cjson")
 local programs = require("spec.programs")
 local scope = require("spec.lua.scope")
 local shell = require("spec.house.shell")
@@ -30,17 +29,6 @@ function M.await_error(program, pattern)
   return program:await(function()
     return program:err():match(pattern)
   end)
-end
-
---- Plays a scenario of spec/terminal.py to its end; fails when something in it did not happen.
--- @treturn table `output`, `status`, `canonical`
-function M.play(scenario)
-  local path = M.file_of(cjson.encode(scenario), "scenario.json")
-  local status, out, err = programs.run({ "python3", "spec/terminal.py", path }, 120)
-  assert(status == 0, err)
-  local result = cjson.decode(out)
-  assert(result.failed == cjson.null, tostring(result.failed) .. "\n" .. result.output)
-  return result
 end
 
 --- A text as a Lua pattern.

@@ -1,8 +1,8 @@
 local json = require("cjson")
-local peers = require("spec.lua.peers")
 local programs = require("spec.programs")
 local shell = require("spec.house.shell")
 local support = require("spec.lua.cli.support")
+local terminal = require("spec.lua.terminal")
 
 local ENTER = "\27[?1049h"
 local LEAVE = "\27[?7h\27[?25h\27[?1049l"
@@ -152,28 +152,21 @@ weir_messages_in_flight{destination="c%s"} 1
 end)
 
 describe("weir top on a terminal", function()
-  if peers.missing("python3") then
-    it("is tested in a pseudo-terminal", function()
-      pending("python3 is not installed")
-    end)
+  local missing = terminal.missing()
+  if missing then
+    pending("weir top on a terminal (" .. missing .. ")", function() end)
     return
   end
 
-  -- Plays a scenario of spec/terminal.py in a shell, which says whether the terminal is as it was before.
+  -- Plays a scenario in a shell, which says whether the terminal is as it was before.
   local function play(command, scenario)
-    local dir = support.directory()
     scenario.words = scenario.words or {
       "sh", "-c",
       ("before=$(stty -g); lua5.4 lua/bin/weir top %s; status=$?; [ \"$before\" = \"$(stty -g)\" ] && echo restored;"
         .. " exit $status"):format(command or ""),
     }
     scenario.env = scenario.env or { NO_COLOR = "" }
-    local path = dir .. "/scenario.json"
-    shell.write(path, json.encode(scenario))
-    local status, out, err = programs.run({ "python3", "spec/terminal.py", path }, 120)
-    assert(status == 0, err)
-    local result = json.decode(out)
-    assert(result.failed == json.null, ("%s\n%q"):format(result.failed, result.output))
+    local result = terminal.play(scenario)
     return result.output, result.status
   end
 
