@@ -101,7 +101,7 @@ function verbs.gen(options, console)
     return nil, err.message
   elseif options.output then
     local ok
-    ok, err = require("weir.cli.replace")(options.output, text)
+    ok, err = require("weir.replace")(options.output, text)
     return ok and cli.OK, err
   end
   console.out:write(text)

@@ -7,6 +7,7 @@
 -- @module weir.repl.definitions
 
 local luv = require("luv")
+local replace = require("weir.replace")
 
 local M = {}
 
@@ -225,19 +226,8 @@ function Definitions:save(path, source, globals)
   if not may_replace(path) then
     return nil, path .. " exists and was not saved by a session; choose another name, or remove it"
   end
-  local temporary = ("%s.%d"):format(path, luv.os_getpid())
-  local file, why = io.open(temporary, "wb")
-  if not file then
-    return nil, (why:gsub("^.-: ", path .. ": ", 1))
-  end
-  local ok
-  ok, why = file:write(self:text(source))
-  ok = file:close() and ok
-  if ok then
-    ok, why = os.rename(temporary, path)
-  end
+  local ok, why = replace(path, self:text(source))
   if not ok then
-    os.remove(temporary)
     return nil, why
   end
   return #self.list, missing(self.list, globals)

@@ -2,11 +2,14 @@
 -- @module weir.repl.history
 
 local luv = require("luv")
+local replace = require("weir.replace")
 
 local M = {}
 
 -- Lines that are kept; bytes of a line; bytes of a file that are read.
 local LINES, LONGEST, MOST = 1000, 4096, 1024 * 1024
+-- What one types is nobody else's: 0600.
+local MODE = 384
 
 --- Where it is: `$WEIR_HISTORY` (empty: nowhere), or `weir/history` in the user's directory for the state of programs.
 -- @treturn ?string
@@ -95,24 +98,8 @@ function M.save(path, added)
   local lines = M.load(path)
   table.move(added, 1, #added, #lines + 1, lines)
   make_folders(path)
-  local temporary = ("%s.%d"):format(path, luv.os_getpid())
-  local fd
-  fd, why = luv.fs_open(temporary, "w", 384) -- 0600
-  if not fd then
-    return nil, why
-  end
   local kept = table.move(lines, math.max(1, #lines - LINES + 1), #lines, 1, {})
-  local ok
-  ok, why = luv.fs_write(fd, #kept > 0 and table.concat(kept, "\n") .. "\n" or "")
-  luv.fs_close(fd)
-  if ok then
-    ok, why = luv.fs_rename(temporary, path)
-  end
-  if not ok then
-    luv.fs_unlink(temporary)
-    return nil, why
-  end
-  return true
+  return replace(path, #kept > 0 and table.concat(kept, "\n") .. "\n" or "", MODE)
 end
 
 return M

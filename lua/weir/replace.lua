@@ -1,5 +1,5 @@
 --- Writing a file as a whole, or not at all.
--- @module weir.cli.replace
+-- @module weir.replace
 local luv = require("luv")
 
 -- What others may do with a new file, before the umask.
@@ -53,9 +53,10 @@ end
 -- link stays one, and so do permissions. What is no file, such as a pipe, is written to.
 -- @string path
 -- @string text
+-- @tparam[opt] integer mode what the owner and others may do with the file from now on, such as 384 (0600)
 -- @treturn ?boolean true
 -- @return or a sentence
-return function(path, text)
+return function(path, text, mode)
   local stat = luv.fs_stat(path)
   local ok, err
   if stat and stat.type ~= "file" and stat.type ~= "directory" then
@@ -63,7 +64,7 @@ return function(path, text)
   else
     local target = stat and luv.fs_realpath(path) or path
     local beside = ("%s.%d.%x.tmp"):format(target, luv.os_getpid(), luv.hrtime())
-    ok, err = write_beside(beside, text, stat and stat.mode)
+    ok, err = write_beside(beside, text, mode or stat and stat.mode)
     if ok then
       ok, err = luv.fs_rename(beside, target)
     end
