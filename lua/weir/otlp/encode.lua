@@ -296,4 +296,48 @@ function encode.metrics(resource, families, started, now, pause)
   return request("Metrics", "metrics", resource, metrics), count
 end
 
+local function part(list, first, last)
+  local items = {}
+  for i = first, last do
+    items[#items + 1] = list[i]
+  end
+  return items
+end
+
+--- The halves of a list; nil where it has no more than one item.
+-- @tparam table list
+-- @treturn ?table
+-- @treturn ?table
+function encode.halves(list)
+  if #list > 1 then
+    local middle = math.floor(#list / 2)
+    return part(list, 1, middle), part(list, middle + 1, #list)
+  end
+end
+
+-- A family with other series.
+local function with_series(family, series)
+  local copy = {}
+  for key, value in pairs(family) do
+    copy[key] = value
+  end
+  copy.series = series
+  return copy
+end
+
+--- The halves of a list of families: of the series, where there is only one.
+-- @tparam {table,...} families
+-- @treturn ?{table,...} nil where there is no more than one series
+-- @treturn ?{table,...}
+function encode.metric_halves(families)
+  local only = #families == 1 and families[1]
+  if not only then
+    return encode.halves(families)
+  end
+  local first, second = encode.halves(only.series)
+  if first then
+    return { with_series(only, first) }, { with_series(only, second) }
+  end
+end
+
 return encode

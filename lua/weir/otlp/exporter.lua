@@ -1,11 +1,13 @@
 --- Sends what was collected to an OTLP/HTTP endpoint: in batches, from a queue with a bound, again where the server
--- says that it may be tried again (https://opentelemetry.io/docs/specs/otlp/#otlphttp).
+-- says that it may be tried again, and in halves where it takes less at once
+-- (https://opentelemetry.io/docs/specs/otlp/#otlphttp).
 --
 -- One exporter is one signal: spans or metrics. Nothing that goes wrong here ever gets to the application but as a
 -- line in its log, and as numbers.
 -- @module weir.otlp.exporter
 
 local channel = require("weir.channel")
+local core = require("weir.core")
 local errors = require("weir.errors")
 local id = require("weir.id")
 local json = require("weir.codec").get("json")
@@ -26,7 +28,10 @@ local QUIET = 60
 local ANSWER, TOLD = 64 * 1024, 200
 -- Bytes that wait in a queue, and of what goes into one request (a collector takes 20 MiB).
 local MOST_BYTES, MOST_REQUEST = 32 * 1024 * 1024, 4 * 1024 * 1024
+-- Parts of one batch that a server may find too large before the rest of it is given up.
+local MOST_PARTS = 64
 
+local TOO_LARGE = 413
 local AGAIN = { [429] = true, [502] = true, [503] = true, [504] = true }
 
 -- Errors of requests that another try does not mend.
@@ -85,10 +90,15 @@ local function refused(answer, items)
   return n, type(partial.errorMessage) == "string" and partial.errorMessage or nil
 end
 
--- How many seconds to wait, where the server says so.
+-- How many seconds to wait, where the server says so: for so many, or until a date. Durable streams know both forms.
 local function pause_of(response)
-  local seconds = tonumber(response:header("retry-after") or "")
-  return seconds and seconds >= 0 and math.min(seconds, LONGEST) or nil
+  local asked = response:header("retry-after")
+  if not asked then
+    return nil
+  end
+  local headers = { { "retry-after", asked } }
+  local _, _, fields = core.durable_verdict("append", "answered", response.status, headers, runtime.time())
+  return fields.retry_after and math.min(fields.retry_after, LONGEST) or nil
 end
 
 -- What went wrong, in the server's words if it has any.
@@ -145,8 +155,8 @@ local function wait(self, seconds)
   return true
 end
 
--- Sends a body of n items until it is accepted, or given up.
-local function deliver(self, body, n)
+-- Sends a body of n items until it is accepted, or given up. Returns the error of a server that may take a part of it.
+local function send_body(self, body, n)
   local tries = 0
   while true do
     local left = self.last and self.last - runtime.now()
@@ -159,6 +169,9 @@ local function deliver(self, body, n)
       count(self, "refused", bad)
       return count(self, "sent", n - bad)
     end
+    if why.status == TOO_LARGE then
+      return why
+    end
     tries = tries + 1
     note(self, why)
     if self.last and why.code ~= "http" then
@@ -169,6 +182,23 @@ local function deliver(self, body, n)
       return count(self, "failed", n)
     end
   end
+end
+
+-- Sends a batch, or the parts of it that the server takes. Returns how many parts were too large; `before` are those
+-- of the same batch that were so already.
+local function deliver(self, batch, before)
+  local body, n = self.make(batch)
+  local err = body and send_body(self, body, n)
+  if not err then
+    return before
+  end
+  local first, second = self.halves(batch)
+  if not first or before + 1 >= MOST_PARTS then
+    note(self, err)
+    count(self, "failed", n)
+    return before + 1
+  end
+  return deliver(self, second, deliver(self, first, before + 1))
 end
 
 -- --- the task -------------------------------------------------------------------------------------
@@ -196,15 +226,12 @@ local function send_queue(self, due)
   while self.size > 0 and (left > 0 or is_full(self) or self.last) do
     local items, n = take_batch(self)
     left = left - n
-    deliver(self, self.make(items), n)
+    deliver(self, items, 0)
   end
 end
 
 local function send_snapshot(self)
-  local body, n = self.make()
-  if body then
-    deliver(self, body, n)
-  end
+  deliver(self, self.collect(), 0)
 end
 
 -- What a function that is called before metrics are read raises must not end the sending.
@@ -281,8 +308,9 @@ end
 -- @tparam string spec.url
 -- @tparam {table,...} spec.headers of requests
 -- @tparam ?table spec.tls `ca`, `cert` and `key`, as `runtime.http` takes them
--- @tparam function spec.make the body: of a list of texts, or, without a queue, of what there is now, and how many
---   items that has (nil where there is nothing)
+-- @tparam function spec.make the body of a list, and how many items that has; nil where there is nothing
+-- @tparam ?function spec.collect the list of what there is now, for an exporter without a queue
+-- @tparam function spec.halves of a list, two that hold the same; nil where it cannot be parted
 -- @tparam ?function spec.write makes the text of an item
 -- @tparam ?number spec.most items that may wait; nil for an exporter without a queue
 -- @tparam ?number spec.batch items of a request
@@ -301,6 +329,8 @@ function exporter.new(spec)
     headers = headers,
     tls = spec.tls or {},
     make = spec.make,
+    collect = spec.collect,
+    halves = spec.halves,
     write = spec.write,
     most = spec.most,
     batch = spec.batch,

@@ -70,8 +70,9 @@ local function spans_exporter(app, settings, items)
     batch = settings.batch,
     write = encode.span,
     make = function(list)
-      return encode.traces(resource, list)
+      return encode.traces(resource, list), #list
     end,
+    halves = encode.halves,
   })
   add_tracer(app, tracer.new(app, settings.sample, function(span)
     made:add(span)
@@ -89,8 +90,17 @@ local function metrics_exporter(app, settings, items)
   return new_exporter(app, settings.metrics, items, {
     signal = "metrics",
     interval = settings.metrics_interval,
-    make = function()
-      return encode.metrics(resource, registry_of(app):collect(), started, runtime.time(), runtime.pause)
+    collect = function()
+      return { families = registry_of(app):collect(), at = runtime.time() }
+    end,
+    make = function(batch)
+      return encode.metrics(resource, batch.families, started, batch.at, runtime.pause)
+    end,
+    halves = function(batch)
+      local left, right = encode.metric_halves(batch.families)
+      if left then
+        return { families = left, at = batch.at }, { families = right, at = batch.at }
+      end
     end,
   })
 end

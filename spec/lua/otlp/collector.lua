@@ -22,6 +22,9 @@ local function respond(self, client, request)
   elseif answer == "hang up" then
     return hang_up(self, client)
   end
+  if #request.body > self.most then
+    answer = { status = 413 }
+  end
   local body = answer.body or "{}"
   client:write(("HTTP/1.1 %d X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%s\r\n%s"):format(
     answer.status or 200, #body, answer.headers or "", body))
@@ -34,6 +37,9 @@ local function respond(self, client, request)
       end
     else
       self.metrics = decoder.metrics(request.body)
+      for _, each in pairs(self.metrics) do
+        self.points = self.points + #each.points
+      end
     end
   end
 end
@@ -111,6 +117,8 @@ return function(answers)
     usual = { status = 200 },
     requests = {},
     spans = {},
+    points = 0, -- of all metrics that came
+    most = math.huge, -- bytes of a request that is not too large
     errors = {},
     clients = {},
     open = 1, -- handles that luv has

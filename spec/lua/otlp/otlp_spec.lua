@@ -341,6 +341,60 @@ describe("sending telemetry", function()
     end)
   end)
 
+  it("waits until the date that the server names, and not for one that is over", function()
+    local function date(seconds)
+      return { status = 503, headers = os.date("!retry-after: %a, %d %b %Y %H:%M:%S GMT\r\n", os.time() + seconds) }
+    end
+    local to = collector({ { status = 503, headers = "retry-after: whenever\r\n" }, date(3), date(-1000) })
+    local app = traced(to)
+    support.start(app)
+    flood(app, 1)
+    span(to, "publish orders")
+    assert.equal(4, #to.requests)
+    assert.is_true(to.requests[3].at - to.requests[2].at >= 1.5) -- a second pause of its own is shorter
+    eventually(function()
+      return items(app, "spans", "sent") == 1
+    end)
+  end)
+
+  it("sends in parts what the server takes in parts alone, and gives up what is too large by itself", function()
+    local to = collector()
+    to.most = 3000
+    local app, _, lines = traced(to, { interval = 3600, metrics = true })
+    local running = support.start(app)
+    flood(app, 20)
+    assert(app:publisher({ to = ("long"):rep(250) }):publish({}))
+    running:stop()
+    assert.same({}, to.errors)
+    assert.equal(20, #to.spans)
+    assert.same({ 20, 1 }, { items(app, "spans", "sent"), items(app, "spans", "failed") })
+    local seen = {}
+    for _, each in ipairs(to.spans) do
+      assert.is_nil(seen[each.spanId])
+      seen[each.spanId] = true
+    end
+    assert.is_true(#to.requests > 5)
+    assert.equal(to.points, items(app, "metrics", "sent"))
+    assert.is_true(to.points > 10)
+    assert.is_nil(items(app, "metrics", "failed"))
+    local text = table.concat(lines, "\n")
+    assert.equal(1, select(2, text:gsub("telemetry could not be sent", "")))
+    assert.matches("status 413", text)
+  end)
+
+  it("does not send parts for ever to a server that takes none", function()
+    local to = collector()
+    to.most = 0
+    local app = traced(to, { interval = 3600, queue = 2048 })
+    local running = support.start(app)
+    flood(app, 512)
+    eventually(function()
+      return items(app, "spans", "failed") == 512
+    end)
+    assert.is_true(#to.requests <= 130)
+    running:stop()
+  end)
+
   it("tries again when the connection breaks", function()
     local to = collector({ "hang up" })
     local app = traced(to)
@@ -566,6 +620,32 @@ describe("the encoding of OTLP", function()
     assert.same({ 10, 20 }, c.explicitBounds)
     assert.same({ "4", 1000025, "\239\191\189" }, { c.count, c.sum, c.labels.x })
     assert.equal("By", got.c_bytes.metric.unit)
+  end)
+
+  it("has halves of metrics with the same points between them, down to one", function()
+    local registry = metrics.registry()
+    local counter = registry:counter("weir_a_total", "a", { "x" })
+    for i = 1, 5 do
+      counter:with(tostring(i)):inc(i)
+    end
+    registry:gauge("weir_b", "b"):with():set(7)
+    local points = {}
+    local function walk(families)
+      local first, second = encode.metric_halves(families)
+      if first then
+        walk(first)
+        return walk(second)
+      end
+      local body, n = encode.metrics(encode.attributes({ ["service.name"] = "s" }), families, 1, 2)
+      assert.equal(1, n)
+      for name, each in pairs(decoder.metrics(body)) do
+        points[name .. (each.points[1].labels.x or "")] = each.points[1].asDouble
+      end
+    end
+    walk(registry:collect())
+    assert.same({ weir_a_total1 = 1, weir_a_total2 = 2, weir_a_total3 = 3, weir_a_total4 = 4, weir_a_total5 = 5,
+      weir_b = 7 }, points)
+    assert.is_nil(encode.metric_halves({}))
   end)
 
   it("leaves out what JSON has no number for, and has nothing to say where there is nothing", function()
