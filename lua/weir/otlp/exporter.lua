@@ -165,7 +165,7 @@ local function send_body(self, body, n)
     end
     local bad, why, again, asked = try(self, body, n, math.min(self.timeout, left or self.timeout))
     if bad then
-      note(self, bad > 0 and errors.new("refused", why or ("the server refused %d items"):format(bad)) or nil)
+      note(self, bad > 0 and errors.new("refused", why or "the server refused so many: " .. bad) or nil)
       count(self, "refused", bad)
       return count(self, "sent", n - bad)
     end
