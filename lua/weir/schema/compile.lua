@@ -198,14 +198,22 @@ function keywords.enum(list)
   end
 end
 
--- A limit: `measure` gives the number to compare, or nil where the keyword does not apply.
-local function limit(keyword, measure, within, text)
+local PLURALS = { character = "characters", item = "items", property = "properties" }
+
+-- What so many of a thing are called.
+local function several(count, thing)
+  return count == 1 and thing or PLURALS[thing]
+end
+
+-- A limit: `measure` gives the number to compare, or nil where the keyword does not apply; `thing` is what is counted.
+local function limit(keyword, measure, within, text, thing)
   keywords[keyword] = function(bound)
     number_of(bound, keyword)
+    local wanted = ("%.14g"):format(bound) .. (thing and " " .. several(bound, thing) or "")
     return function(value, problems)
       local n = measure(value)
       if n and not within(n, bound) then
-        add(problems, keyword, text:format(("%.14g"):format(bound), shown(n)))
+        add(problems, keyword, text:format(wanted, shown(n)))
       end
     end
   end
@@ -250,12 +258,12 @@ end, "must be more than %s, not %s")
 limit("exclusiveMaximum", number_value, function(n, bound)
   return n < bound
 end, "must be less than %s, not %s")
-limit("minLength", text_length, at_least, "must have at least %s characters, not %s")
-limit("maxLength", text_length, at_most, "must have at most %s characters, not %s")
-limit("minItems", array_length, at_least, "must have at least %s items, not %s")
-limit("maxItems", array_length, at_most, "must have at most %s items, not %s")
-limit("minProperties", object_size, at_least, "must have at least %s properties, not %s")
-limit("maxProperties", object_size, at_most, "must have at most %s properties, not %s")
+limit("minLength", text_length, at_least, "must have at least %s, not %s", "character")
+limit("maxLength", text_length, at_most, "must have at most %s, not %s", "character")
+limit("minItems", array_length, at_least, "must have at least %s, not %s", "item")
+limit("maxItems", array_length, at_most, "must have at most %s, not %s", "item")
+limit("minProperties", object_size, at_least, "must have at least %s, not %s", "property")
+limit("maxProperties", object_size, at_most, "must have at most %s, not %s", "property")
 -- 0.3 is a multiple of 0.1, whatever binary fractions make of it.
 limit("multipleOf", number_value, function(n, factor)
   local times = n / factor
@@ -490,8 +498,9 @@ function keywords.contains(schema, parent, compile)
       count = count + (passes(check, value[i]) and 1 or 0)
     end
     if count < least or count > most then
-      local wanted = most < math.huge and ("%d to %d"):format(least, most) or ("at least %d"):format(least)
-      add(problems, "contains", ("must contain %s items of a kind, not %d"):format(wanted, count))
+      local wanted = most == math.huge and "at least %d" or least == most and "%d" or "%d to %d"
+      local items = several(most == math.huge and least or most, "item")
+      add(problems, "contains", ("must contain %s %s of a kind, not %d"):format(wanted:format(least, most), items, count))
     end
   end
 end
@@ -533,6 +542,9 @@ end
 -- Of several that all fail, the one with the least to say was meant most likely.
 function keywords.anyOf(schemas, _, compile)
   local checks = compile_all(list_of(schemas, "anyOf"), compile)
+  if #checks == 1 then
+    return checks[1]
+  end
   return function(value, problems)
     local best
     for i = 1, #checks do
@@ -555,6 +567,9 @@ end
 
 function keywords.oneOf(schemas, _, compile)
   local checks = compile_all(list_of(schemas, "oneOf"), compile)
+  if #checks == 1 then
+    return checks[1]
+  end
   return function(value, problems)
     local count = 0
     for i = 1, #checks do

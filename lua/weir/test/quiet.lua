@@ -172,7 +172,9 @@ local function describe(self)
   end
   for label, broker in pairs(kit.brokers or {}) do
     if #parts == 0 and broker:pending() > 0 then
-      parts[1] = ("the broker '%s' has %d messages that nobody takes"):format(label, broker:pending())
+      local count = broker:pending()
+      local what = count == 1 and "a message" or ("%d messages"):format(count)
+      parts[1] = ("the broker '%s' has %s that nobody takes"):format(label, what)
     end
   end
   return #parts > 0 and table.concat(parts, "; ") or "messages come and go without end"

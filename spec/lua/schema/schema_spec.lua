@@ -83,6 +83,29 @@ describe("weir.schema", function()
     assert.matches("must be one of 2 alternatives; a: must be a string", err.message)
   end)
 
+  it("says one of what is one", function()
+    for _, each in ipairs({
+      { { minLength = 1 }, "", "must have at least 1 character, not 0" },
+      { { minLength = 2 }, "a", "must have at least 2 characters, not 1" },
+      { { maxLength = 1 }, "ab", "must have at most 1 character, not 2" },
+      { { maxLength = 0 }, "ab", "must have at most 0 characters, not 2" },
+      { { minItems = 1 }, {}, "must have at least 1 item, not 0" },
+      { { maxItems = 1 }, { 1, 2 }, "must have at most 1 item, not 2" },
+      { { minProperties = 2 }, { a = 1 }, "must have at least 2 properties, not 1" },
+      { { maxProperties = 1 }, { a = 1, b = 2 }, "must have at most 1 property, not 2" },
+      { { contains = "string" }, { 1 }, "must contain at least 1 item of a kind, not 0" },
+      { { contains = "string", minContains = 2 }, { "a" }, "must contain at least 2 items of a kind, not 1" },
+      { { contains = "string", maxContains = 1 }, { "a", "b" }, "must contain 1 item of a kind, not 2" },
+      { { contains = "string", maxContains = 3 }, { 1 }, "must contain 1 to 3 items of a kind, not 0" },
+      { { anyOf = { "string" } }, 1, "must be a string, not a number" },
+      { { oneOf = { "string" } }, 1, "must be a string, not a number" },
+    }) do
+      local err = problems(each[1], each[2])
+      assert.equal(each[3], err.problems[1].message)
+      assert.equal(1, #err.problems)
+    end
+  end)
+
   it("reads and writes JSON Schema", function()
     local text = '{"type":"object","properties":{"n":{"$ref":"#/$defs/n"}},"$defs":{"n":{"minimum":2}},"x-other":1}'
     local made = schema.from_json(text)
