@@ -234,7 +234,7 @@ describe("A server that breaks the protocol", function()
       end
       conn:write("HTTP/1.1 200 X\r\nContent-Type: text/event-stream\r\n\r\nevent: control\ndata:" .. control .. "\n\n")
     end, function(stream)
-      local reader = stream:read({ live = "sse", offset = "0_1" })
+      local reader = stream:read({ live = "sse", offset = OFFSET[2] })
       fails("parse_error", reader:next_item(10))
       reader:close()
     end))
