@@ -37,7 +37,10 @@ local M = {
     {
       "serve", "show an application in a browser, with a form that sends messages", words = { FILE },
       options = {
-        { "listen", "ADDRESS", "where; http://127.0.0.1:8000 when left out; port 0 for any that is free. :8080 is enough" },
+        {
+          "listen", "ADDRESS",
+          "where; http://127.0.0.1:8000 when left out; port 0 for any that is free. :8080 is enough",
+        },
         { "run", nil, "run the application, too, so that what is sent is handled here" },
       },
       examples = { "weir asyncapi serve app.lua --run --listen http://127.0.0.1:8080" },

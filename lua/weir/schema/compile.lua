@@ -499,8 +499,8 @@ function keywords.contains(schema, parent, compile)
     end
     if count < least or count > most then
       local wanted = most == math.huge and "at least %d" or least == most and "%d" or "%d to %d"
-      local items = several(most == math.huge and least or most, "item")
-      add(problems, "contains", ("must contain %s %s of a kind, not %d"):format(wanted:format(least, most), items, count))
+      wanted = wanted:format(least, most) .. " " .. several(most == math.huge and least or most, "item")
+      add(problems, "contains", ("must contain %s of a kind, not %d"):format(wanted, count))
     end
   end
 end
