@@ -78,6 +78,17 @@ local function refuse_memory(broker)
   end
 end
 
+-- What to do about a broker that cannot be used.
+local function advise(err)
+  if errors.is(err, "timeout") then
+    return ("%s; is it running, and is the address right?"):format(err)
+  elseif errors.is(err, "locked") then
+    return ("%s. Stop that process first, or work from within it: weir repl runs an application with a prompt")
+      :format(err)
+  end
+  return err
+end
+
 --- Makes the broker and connects.
 -- @tparam table options `where`, `broker`, `env`, `timeout`
 -- @return the broker; or nil and an error
@@ -95,7 +106,7 @@ function M.open(options)
   ok, err = broker:connect(options.timeout or M.TIMEOUT)
   if not ok then
     broker:shutdown(1)
-    return nil, errors.is(err, "timeout") and ("%s; is it running, and is the address right?"):format(err) or err
+    return nil, advise(err)
   end
   return broker
 end

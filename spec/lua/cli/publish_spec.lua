@@ -84,6 +84,23 @@ describe("weir publish", function()
     assert.matches("^weir: line 2 of the standard input: the value is no JSON .*; lines published before it: 1\n$", out)
   end)
 
+  it("says what to do where an application has the directory", function()
+    local path = application(1, "app:on('started', function() print('up') end)")
+    local program = support.start("run", path)
+    program:await_output("up")
+    local store = "memory://" .. path:gsub("app.lua$", "store")
+    for _, words in ipairs({ { "publish", store, "orders", "1" }, { "publish", path, "orders", "1" },
+      { "dlq", "list", store, "orders.dead" } }) do
+      local status, out, err = weir(table.unpack(words))
+      assert.same({ 1, "" }, { status, out })
+      assert.matches("^weir: locked: [^\n]*/store: another process uses this directory; one process at a time may use"
+        .. " it; for several there are servers, such as NATS%. Stop that process first, or work from within it: weir"
+        .. " repl runs an application with a prompt\n$", err)
+    end
+    program:kill("sigterm")
+    assert.equal(143, (program:wait()))
+  end)
+
   it("says what to do about what cannot work", function()
     local path = application(1)
     for _, each in ipairs({

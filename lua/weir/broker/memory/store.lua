@@ -29,7 +29,7 @@ local MUCH = 16 * 1024 * 1024 -- bytes of notes that find no room, from which on
 store.MAX_BYTES = 8 * 1024 ^ 3
 
 local ADVICE = {
-  locked = "one process at a time may use it",
+  locked = "one process at a time may use it; for several there are servers, such as NATS",
   damaged = "the file cannot be read; restore it from a copy, or move it away to start anew",
   full = "raise max_bytes, or acknowledge what waits",
   no_space = "the disk is full; what was accepted is kept",
