@@ -50,6 +50,11 @@
 -- - `subscription:stop()`: no more messages: who waits in `next` gets "stopped". What was taken can still be
 --   settled.
 -- - `subscription:close([timeout])`: stops; what was not settled goes back where the broker has that.
+-- - `subscription:pause()` (capability `pause`): true. From then on `next` and `next_batch` give "paused", also to who
+--   waits in them; no message is taken with that. The subscription stays: what comes is queued as ever, within the
+--   same bounds, and what was taken can be settled. `subscription:resume()`: true, and messages are taken again. Both
+--   do nothing where there is nothing to do, and do not wait; after `stop` or `close` they return nil and an error.
+--   So a subscription gets another consumer, and loses nothing meanwhile.
 -- - `subscription:address()`: where a copy is published so that this subscription gets it; nil where there is no
 --   such place (patterns).
 -- - `subscription:seek(position)` (capability `seek`), `subscription:stats()`: `{ queued, unsettled, delayed, ... }`:
@@ -106,6 +111,7 @@ contract.capabilities = {
   transactions = "publisher:transaction()",
   persist = "what was published and not acknowledged survives the death of this process",
   browse = "broker:browse(destination, limit): a list of what waits there, oldest first, without taking it",
+  pause = "subscription:pause() and subscription:resume()",
 }
 
 --- Headers that weir writes.

@@ -146,6 +146,31 @@ describe("a conformance check finds its flaw:", function()
     },
   }, "no message came")
 
+  finds("lifecycle.pausing", {
+    subscription = {
+      pause = function(subscription)
+        subscription:pause()
+        return subscription:resume()
+      end,
+    },
+  }, "next%(%) of who waited")
+
+  finds("lifecycle.pausing", {
+    subscription = {
+      resume = function(subscription)
+        subscription:resume()
+        subscription:try_next()
+        return true
+      end,
+    },
+  }, "no message came")
+
+  finds("lifecycle.pausing_and_the_end", {
+    subscription = {
+      stop = function() end,
+    },
+  }, "next%(%) after stop%(%)")
+
   finds("settlement.settled_once", {
     message = {
       ack = function(message)

@@ -70,6 +70,7 @@ local CAPABILITIES = {
   seek = true,
   persist = true,
   browse = true,
+  pause = true,
 }
 
 -- "durable+http://host/path" is "http://host/path".

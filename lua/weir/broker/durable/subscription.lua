@@ -14,6 +14,7 @@ local M = {}
 local Subscription = { __name = "weir.broker.durable.subscription" }
 Subscription.__index = Subscription
 
+local PAUSED = errors.new("paused", "the subscription is paused")
 local STOPPED = errors.new("stopped", "the subscription was stopped")
 local CLOSED = errors.new("closed", "the subscription is closed")
 
@@ -130,9 +131,11 @@ local function take(self)
   return message
 end
 
--- Why no more messages come, if none do.
+-- Why no more messages come, or none for now.
 local function ended(self)
-  if self.state ~= "open" then
+  if self.paused and self.state == "open" then
+    return PAUSED
+  elseif self.state ~= "open" then
     return self.state == "stopped" and STOPPED or self.closed_error
   end
   return self.ready_first > self.ready_last and self.failure or nil
@@ -327,6 +330,27 @@ function Subscription:stop()
   end
 end
 
+--- No messages until `resume`: `next` gives "paused". What is read meanwhile waits, up to `prefetch`.
+-- @treturn boolean true; or nil and an error: "stopped", "closed"
+function Subscription:pause()
+  if self.state ~= "open" then
+    return nil, ended(self)
+  end
+  self.paused = true
+  self.arrivals:wake_all()
+  return true
+end
+
+--- Messages again after `pause`.
+-- @treturn boolean true; or nil and an error: "stopped", "closed"
+function Subscription:resume()
+  if self.state ~= "open" then
+    return nil, ended(self)
+  end
+  self.paused = false
+  return true
+end
+
 --- Stops, and waits until the position is saved.
 function Subscription:close(timeout)
   if self.state == "closed" then
@@ -395,6 +419,7 @@ function M.open(broker, descriptor, key, timeout)
     stream = stream,
     checkpoint = point,
     state = "open",
+    paused = false,
     generation = 0,
     open = {}, -- what was read and is not settled up to there, in order
     open_first = 1,

@@ -12,6 +12,7 @@ local subscription = {}
 local Subscription = { __name = "weir.memory.subscription" }
 Subscription.__index = Subscription
 
+local PAUSED = errors.new("paused", "the subscription is paused")
 local STOPPED = errors.new("stopped", "the subscription was stopped")
 local GONE = errors.new("closed", "the subscription was closed")
 local EMPTY = errors.new("empty", "no message waits")
@@ -19,6 +20,16 @@ local EMPTY = errors.new("empty", "no message waits")
 local LINGER = 0.01
 
 local own_waiter, to_deadline = runtime.own_waiter, runtime.deadline
+
+-- Whether there is more to do for a message than the fast path does.
+local function is_slow(queue, descriptor)
+  return queue.ack_wait ~= nil or queue.store ~= nil or descriptor.prefetch ~= nil
+end
+
+-- Why there are no more messages for good, if so.
+local function ended(self)
+  return self.over ~= PAUSED and self.over or nil
+end
 
 --- Makes one on a queue.
 -- @tparam table engine
@@ -31,12 +42,12 @@ function subscription.new(engine, queue, descriptor)
     lane = queue.lane,
     descriptor = descriptor,
     next = queue.lane.next, -- the fast path, which goes on to Subscription.next
-    slow = queue.ack_wait ~= nil or queue.store ~= nil or descriptor.prefetch ~= nil, -- never takes it
+    slow = is_slow(queue, descriptor), -- never takes it
     limited = descriptor.prefetch ~= nil,
     prefetch = descriptor.prefetch or math.huge,
     taken = 0, -- unsettled, where that is limited
     full = waitlist.new(), -- who has all that `prefetch` allows, and wants more
-    over = nil, -- why there are no more messages
+    over = nil, -- why there are no more messages, or none for now
   }, Subscription)
   queue.members = queue.members + 1
   queue.subscriptions[self] = true
@@ -174,10 +185,16 @@ function Subscription:next_batch(max, linger, timeout)
   return batch
 end
 
+-- Whoever waits looks again.
+local function wake(self)
+  self.full:wake_all()
+  self.queue.receivers:wake_all()
+end
+
 -- No more messages for this one, for the reason that `over` is.
 local function halt(self, over)
   local of = self.queue
-  if not self.over then
+  if not ended(self) then
     of.members = of.members - 1
     if of.members == 0 and not of.durable then
       self.engine:unroute(of)
@@ -185,14 +202,34 @@ local function halt(self, over)
     end
   end
   self.over, self.slow = over, true
-  self.full:wake_all()
-  of.receivers:wake_all()
+  wake(self)
+end
+
+--- No messages until `resume`: `next` gives "paused". They wait as if nobody asked for them.
+-- @treturn boolean true; or nil and an error: "stopped", "closed"
+function Subscription:pause()
+  if ended(self) then
+    return nil, self.over
+  end
+  self.over, self.slow = PAUSED, true
+  wake(self)
+  return true
+end
+
+--- Messages again after `pause`.
+-- @treturn boolean true; or nil and an error: "stopped", "closed"
+function Subscription:resume()
+  if ended(self) then
+    return nil, self.over
+  end
+  self.over, self.slow = nil, is_slow(self.queue, self.descriptor)
+  return true
 end
 
 --- No more messages: `next` gives "stopped". What was taken can still be settled. What waits, waits for others of the
 -- group, or is gone if there is no group.
 function Subscription:stop()
-  if not self.over then
+  if not ended(self) then
     local engine = self.engine
     local quiet = engine:watch_quiet()
     halt(self, STOPPED)
@@ -226,8 +263,7 @@ end
 --- The broker was shut down.
 function Subscription:abandon()
   self.over, self.slow, self.taken = engines.CLOSED, true, 0
-  self.queue.receivers:wake_all()
-  self.full:wake_all()
+  wake(self)
 end
 
 --- Where a copy is published so that this subscription gets it; nil for patterns.
@@ -241,7 +277,7 @@ end
 -- What the queue held is replaced; what was taken can still be settled.
 -- @treturn boolean true; or nil and an error: "unsupported", "position_evicted", "invalid", "closed"
 function Subscription:seek(position)
-  if self.over then
+  if ended(self) then
     return nil, self.over
   end
   return history.seek(self.engine, self.queue, position)

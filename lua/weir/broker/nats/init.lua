@@ -56,7 +56,7 @@ end
 
 --- What the broker can do, or a subscription of a descriptor.
 function Broker:capabilities(descriptor)
-  local can = { batch = true, request = true, key = true, confirm = self.settings.confirm or nil }
+  local can = { batch = true, request = true, key = true, pause = true, confirm = self.settings.confirm or nil }
   local stored = self.settings.jetstream ~= nil
   if descriptor then
     stored = descriptor.kind == "jetstream"

@@ -73,6 +73,14 @@ function Core:stop()
   return self.inner:stop()
 end
 
+function Core:pause()
+  return self.inner:pause()
+end
+
+function Core:resume()
+  return self.inner:resume()
+end
+
 function Core:close()
   self.broker.cores[self] = nil
   self.broker:show_state()
@@ -212,7 +220,7 @@ function Pull:stats()
 end
 
 function Pull:seek(position)
-  if self.ended then
+  if self:is_over() then
     return nil, self.ended
   elseif self.descriptor.durable then
     return nil, contract.unsupported("nats", "seek in a durable consumer")

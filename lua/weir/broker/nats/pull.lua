@@ -295,7 +295,7 @@ local function attach(self, deadline)
     end
     stream = found
   end
-  local info, err = api:ensure_consumer(stream, self.resume or descriptor, deadline)
+  local info, err = api:ensure_consumer(stream, self.continuation or descriptor, deadline)
   if not info then
     return nil, err
   end
@@ -329,7 +329,7 @@ local transient = { timeout = true, disconnected = true, unsupported = true, no_
 
 -- Sees to it that the consumer is there, as long as it takes.
 local function restore(self)
-  while not self.ended do
+  while not self:is_over() do
     local deadline = runtime.now() + PATIENCE
     local there, err
     if not self.connection.up then
@@ -338,7 +338,7 @@ local function restore(self)
       there, err = self.api:call(("CONSUMER.INFO.%s.%s"):format(self.stream, self.consumer), nil, deadline)
     end
     if not there and err.code == "consumer_not_found" then
-      self.resume = resume_point(self)
+      self.continuation = resume_point(self)
       there, err = attach(self, deadline)
     end
     if there then
@@ -356,7 +356,7 @@ end
 
 --- After a loss of the connection: what was asked for before it will not come.
 function Pull:restore()
-  if not self.restoring and not self.ended then
+  if not self.restoring and not self:is_over() then
     self.restoring = true
     tasks.spawn(restore, self)
   end
@@ -463,7 +463,7 @@ end
 -- so it has no position of one subscription's own.
 -- @return true; or nil and an error: "unsupported", "unknown_position", ...
 function Pull:seek(position, timeout)
-  if self.ended then
+  if self:is_over() then
     return nil, self.ended
   elseif self.descriptor.durable then
     return nil, contract.unsupported("nats", "seek in a durable consumer")

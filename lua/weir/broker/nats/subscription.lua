@@ -13,6 +13,8 @@ local M = {}
 
 local LINGER = 0.01
 
+local PAUSED = errors.new("paused")
+
 -- --- messages -----------------------------------------------------------------------------------
 
 local Message = { __name = "weir.nats.message" }
@@ -47,7 +49,7 @@ function M.init(self, connection, descriptor)
   self.descriptor = descriptor
   self.name = descriptor.name
   self.waiting = waitlist.new()
-  self.ended = nil -- the error that ended it
+  self.ended = nil -- the error that ended it, or PAUSED
   self.taken = 0
   return self
 end
@@ -60,9 +62,14 @@ function Base.look_for_loss()
   return false
 end
 
+--- The error that ended it for good, if one did.
+function Base:is_over()
+  return self.ended ~= PAUSED and self.ended or nil
+end
+
 --- Ends it for good.
 function Base:finish(err)
-  if not self.ended then
+  if not self:is_over() then
     self.ended = err
   end
   self.waiting:wake_all()
@@ -180,9 +187,31 @@ end
 
 --- No more messages: who waits in `next` gets "stopped".
 function Base:stop()
-  if not self.ended then
+  if not self:is_over() then
     self:finish(errors.new("stopped"))
   end
+  return true
+end
+
+--- No messages until `resume`: `next` gives "paused", also to who waits in it. What the server sends is kept, up to the
+-- bounds of the subscription.
+-- @treturn boolean true; or nil and the error that ended it
+function Base:pause()
+  if self:is_over() then
+    return nil, self.ended
+  end
+  self.ended = PAUSED
+  self.waiting:wake_all()
+  return true
+end
+
+--- Messages again after `pause`.
+-- @treturn boolean true; or nil and the error that ended it
+function Base:resume()
+  if self:is_over() then
+    return nil, self.ended
+  end
+  self.ended = nil
   return true
 end
 
@@ -274,7 +303,7 @@ local next_slowly, tick = Core.next, runtime.tick
 
 --- The next message: see `Base:next`. What is there already is taken the short way.
 function Core:next(timeout)
-  if not self.ended and not tick() then
+  if not tick() and not self.ended then
     local message = self.native:pop()
     if message then
       self.taken = self.taken + 1

@@ -89,4 +89,13 @@ return {
     method(t, broker, "the broker", "browse")
     t:refused("browse()", nil, broker:browse(t:subject(broker), 10)) -- it may say that nothing is kept there
   end),
+  check("pause", "pause() and resume() are refused, or are not there", function(t)
+    local broker = t:broker()
+    local subscription = t:subscribe(broker, t:subject(broker))
+    for _, name in ipairs({ "pause", "resume" }) do
+      if subscription[name] then
+        t:refused(name .. "()", "unsupported", subscription[name](subscription))
+      end
+    end
+  end),
 }

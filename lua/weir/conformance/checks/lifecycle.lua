@@ -24,6 +24,15 @@ local function from_everywhere(t, fn)
   end
 end
 
+-- The payloads of `publish_many`.
+local function numbers(count)
+  local list = {}
+  for i = 1, count do
+    list[i] = tostring(i)
+  end
+  return list
+end
+
 local function shut_down(t, broker)
   local began = tasks.now()
   local ok, err = broker:shutdown(t.timeouts.step)
@@ -317,6 +326,98 @@ return {
       t:check_that(subscription:close(t.timeouts.step), "close() failed")
       t:check_that(subscription:close(t.timeouts.step), "a second close() must be harmless")
       t:refused("next() after close()", { "stopped", "closed" }, subscription:next(0))
+    end,
+  },
+  {
+    name = "pausing",
+    proves = "pause() ends next() with \"paused\" and takes no message with it; after resume() all that came is there",
+    needs = { "pause" },
+    run = function(t)
+      local broker = t:broker()
+      local name = t:subject(broker)
+      local subscription = t:subscribe(broker, name)
+      local publisher = broker:publisher()
+      t:publish(publisher, name, "taken")
+      local taken = t:receive(subscription, "taken")
+      local waiting = {}
+      for i = 1, 2 do
+        waiting[i] = t:spawn(function()
+          return subscription:next(t.timeouts.step)
+        end)
+      end
+      tasks.sleep(0.02)
+      for _ = 1, 2 do
+        t:check_that(subscription:pause(), "pause() failed")
+      end
+      t:publish_many(publisher, name, 16)
+      for i = 1, 2 do
+        t:refused("next() of who waited", "paused", waiting[i]:join(1))
+      end
+      tasks.sleep(t.timeouts.negative)
+      t:refused("next() after pause()", "paused", subscription:next(0))
+      t:ack(taken)
+      for _ = 1, 2 do
+        t:check_that(subscription:resume(), "resume() failed")
+      end
+      t:same_list("after resume()", numbers(16), t:take_many(subscription, 16))
+      t:nothing(subscription, "after all that came meanwhile")
+    end,
+  },
+  {
+    name = "pausing_and_batches",
+    proves = "pause() ends next_batch() with \"paused\", or with what it had taken, and loses none of the messages",
+    needs = { "pause", "batch" },
+    run = function(t)
+      local broker = t:broker()
+      local name = t:subject(broker)
+      local subscription = t:subscribe(broker, name)
+      local publisher = broker:publisher()
+      local waiting = t:spawn(function()
+        return subscription:next_batch(8, 0.01, t.timeouts.step)
+      end)
+      tasks.sleep(0.02)
+      t:check_that(subscription:pause(), "pause() failed")
+      t:refused("next_batch() of who waited", "paused", waiting:join(1))
+      t:check_that(subscription:resume(), "resume() failed")
+      t:publish(publisher, name, "1")
+      local lingering = t:spawn(function()
+        return subscription:next_batch(8, t.timeouts.step, t.timeouts.step)
+      end)
+      -- What was taken for a batch waits nowhere.
+      local began = tasks.now()
+      repeat
+        tasks.sleep(0.01)
+      until (subscription:stats().queued or 0) == 0 or tasks.now() - began > t.timeouts.delivery
+      tasks.sleep(t.timeouts.negative)
+      t:check_that(subscription:pause(), "pause() failed")
+      local batch = lingering:join(1)
+      t:check_that(batch and #batch == 1 and batch[1].payload == "1", "a batch of the first message was expected")
+      t:ack(batch[1])
+      t:publish(publisher, name, "2")
+      t:refused("next_batch() after pause()", "paused", subscription:next_batch(8, 0.01, t.timeouts.negative))
+      t:check_that(subscription:resume(), "resume() failed")
+      t:take(subscription, "2")
+    end,
+  },
+  {
+    name = "pausing_and_the_end",
+    proves = "a subscription that is paused can be stopped and closed, and is neither paused nor resumed after that",
+    needs = { "pause" },
+    run = function(t)
+      local broker = t:broker()
+      local subscription = t:subscribe(broker, t:subject(broker))
+      t:check_that(subscription:pause(), "pause() failed")
+      subscription:stop()
+      t:refused("next() after stop()", "stopped", subscription:next(0))
+      t:refused("resume() after stop()", "stopped", subscription:resume())
+      t:refused("pause() after stop()", "stopped", subscription:pause())
+      t:check_that(subscription:close(t.timeouts.step), "close() failed")
+      t:refused("resume() after close()", { "stopped", "closed" }, subscription:resume())
+      local other = t:subscribe(broker, t:subject(broker))
+      t:check_that(other:pause(), "pause() failed")
+      shut_down(t, broker)
+      t:refused("next() after shutdown()", { "stopped", "closed" }, other:next(0))
+      t:refused("resume() after shutdown()", { "stopped", "closed" }, other:resume())
     end,
   },
   {
