@@ -133,10 +133,21 @@ describe("weir run --workers", function()
   end)
 
   it("gives up after ten failures in a row, lets the others drain, and ends with status 1", function()
-    local path = file_of(APP .. [[
-      if os.getenv("WEIR_WORKER") == "1" then app:on("startup", function() os.exit(3) end) end
+    -- The timeout, too, is in seconds of the hurried clock: it must do for a slow machine. The first worker begins to
+    -- fail when the second one is there, which could not drain otherwise.
+    local marker = support.directory() .. "/up"
+    local path = file_of(APP:gsub("shutdown_timeout = 5", "shutdown_timeout = 6000") .. ([[
+      if os.getenv("WEIR_WORKER") == "1" then
+        app:on("startup", function()
+          while not io.open(%q) do weir.sleep(0.005) end
+          os.exit(3)
+        end)
+      else
+        app:on("started", function() io.open(%q, "w"):close() end)
+        app:on("stopping", function() weir.sleep(0.3) end)
+      end
       return app
-    ]])
+    ]]):format(marker, marker))
     local status, out, err = start_hurried(100, "run", path, "--workers", "2"):wait()
     assert.equal(1, status)
     assert.equal(9, count(err, "worker failed again_in"), err)
@@ -147,7 +158,7 @@ describe("weir run --workers", function()
 
   it("begins anew to count when a worker did its work for a while", function()
     local path = file_of(APP .. [[
-      app:on("started", function() weir.spawn(function() weir.sleep(0.2) os.exit(3) end) end)
+      app:on("started", function() weir.spawn(function() weir.sleep(0.6) os.exit(3) end) end)
       return app
     ]])
     local program = start_hurried(100, "run", path, "--workers", "1")
