@@ -2,7 +2,7 @@
 -- came from, and removed.
 --
 --     local letters = weir.dead_letters(broker, "orders.dead")
---     for _, letter in ipairs(letters:list()) do print(letter.error, letter.payload) end
+--     for _, letter in ipairs(letters:list()) do print(letter.error, letter.payload) end -- cursor(): one at a time
 --     letters:replay({ filter = function(letter) return letter.error_code == "timeout" end })
 --
 -- A letter is a table: `payload` and `headers` as the message had them, `destination` (where it was published first),
@@ -52,22 +52,73 @@ local function letter_of(message)
   }
 end
 
+local Cursor = { __name = "weir.dead_letters.cursor" }
+Cursor.__index = Cursor
+
+--- The next letter.
+-- @tparam[opt] number timeout in seconds
+-- @treturn ?letter nil at the end
+-- @return or an error
+function Cursor:next(timeout)
+  local message, err = self.messages:next(timeout)
+  if message then
+    return letter_of(message)
+  end
+  return nil, err
+end
+
+--- Ends it.
+function Cursor:close()
+  self.messages:close()
+end
+
+Cursor.__close = Cursor.close
+
+-- A cursor of a broker that gives lists alone.
+local function over_list(list)
+  local at = 0
+  return {
+    next = function()
+      at = at + 1
+      return list[at]
+    end,
+    close = function()
+      list = {}
+    end,
+  }
+end
+
+--- Looks at letters one after the other, oldest first, and leaves them where they are. Where the broker has cursors, no
+-- more than one is held at a time; `list` holds them all.
+-- @tparam[opt=1000] number limit of letters, where the broker has no cursors
+-- @return a cursor: `next([timeout])`, `close()`; or nil and an error: "unsupported", "closed", ...
+function Letters:cursor(limit)
+  local broker = self.broker
+  local messages, err
+  if broker.cursor then
+    messages, err = broker:cursor(self.name)
+  elseif broker.browse then
+    messages, err = broker:browse(self.name, limit or LIMIT)
+    messages = messages and over_list(messages)
+  else
+    err = contract.unsupported(broker.kind, "way to look at messages without taking them")
+  end
+  if not messages then
+    return nil, err
+  end
+  return setmetatable({ messages = messages }, Cursor)
+end
+
 --- Lists letters, oldest first, and leaves them where they are.
 -- @tparam[opt=1000] number limit
 -- @treturn {letter,...}; or nil and an error: "unsupported", "closed", ...
 function Letters:list(limit)
-  if not self.broker.browse then
-    return nil, contract.unsupported(self.broker.kind, "way to look at messages without taking them")
-  end
-  local messages, err = self.broker:browse(self.name, limit or LIMIT)
-  if not messages then
+  limit = limit or LIMIT
+  local cursor, err = self:cursor(limit)
+  if not cursor then
     return nil, err
   end
-  local list = {}
-  for i, message in ipairs(messages) do
-    list[i] = letter_of(message)
-  end
-  return list
+  return contract.collect(cursor, limit)
 end
 
 local function subscribe(self)

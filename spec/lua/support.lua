@@ -46,6 +46,13 @@ function support.program(text)
   return { status = status, out = out, err = err }
 end
 
+--- Bytes that Lua holds, and could not let go.
+function support.kept()
+  collectgarbage()
+  collectgarbage()
+  return collectgarbage("count") * 1024
+end
+
 --- Closes a luv handle and lets the loop finish with it (luv's own end of a state cannot).
 function support.close(handle)
   handle:close()

@@ -31,7 +31,7 @@
 --   returns a function that ends it.
 -- - `broker:shutdown([timeout])`: flushes what was handed over and closes. From then on everything gives "closed".
 --
--- Three more that a broker may have:
+-- Four more that a broker may have:
 --
 -- - `broker:declare(descriptor, [timeout])`: makes sure that what is published there is kept for such a subscription,
 --   from now on, though nobody is subscribed. Doing it again does no harm.
@@ -39,6 +39,9 @@
 --   "unsupported" where the broker keeps nothing.
 -- - `broker:browse(destination, [limit, [timeout]])` (capability `browse`): what is there, oldest first, without taking
 --   it: a list of messages without settlement.
+-- - `broker:cursor(destination, [timeout])` (with the capability `browse`): the same, one after the other, so that not
+--   all of it is here at once: an object with `next([timeout])`, which gives a message, nil at the end, or nil and an
+--   error, and `close()`. Who goes on after the end may see what came since. Without it lists of `browse` have to do.
 --
 -- **Subscription**: pulled, so who does not ask gets nothing; what the broker reads ahead is bounded by the
 -- descriptor.
@@ -93,6 +96,7 @@
 -- @module weir.broker.contract
 
 local errors = require("weir.errors")
+local runtime = require("weir.runtime")
 
 local contract = {}
 
@@ -143,6 +147,28 @@ function contract.nack_options(options)
     error("message:nack: 'delay' says when the message comes back, and 'requeue = false' that it does not", 3)
   end
   return requeue ~= false, delay
+end
+
+--- What a cursor has, as a list.
+-- @tparam table cursor it is closed
+-- @tparam number limit
+-- @tparam[opt] number deadline as `runtime.deadline` returns it; of all of it
+-- @treturn ?table
+-- @return error
+function contract.collect(cursor, limit, deadline)
+  local list = {}
+  while #list < limit do
+    local message, err = cursor:next(deadline and math.max(0, deadline - runtime.now()))
+    if err then
+      cursor:close()
+      return nil, err
+    elseif not message then
+      break
+    end
+    list[#list + 1] = message
+  end
+  cursor:close()
+  return list
 end
 
 local required = {

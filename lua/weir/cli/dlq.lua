@@ -69,6 +69,8 @@ local M = {
   },
 }
 
+-- Letters that are looked at, when nobody says how many.
+local LIMIT = 1000
 -- Bytes of a payload that are shown to people.
 local SHOWN = 4096
 
@@ -139,28 +141,37 @@ end
 
 local verbs = {}
 
-local function look(self, print)
-  local list, err = self.letters:list(self.options.limit)
-  if not list then
-    return nil, err
+-- Prints one; nil when nobody reads any more.
+local function print_letter(self, print, letter)
+  if self.options.json then
+    return self.out:write(require("weir.cli.json").encode(plain(letter)), "\n")
   end
-  local filter, json, shown = self.filter, require("weir.cli.json"), 0
-  for _, letter in ipairs(list) do
-    if not filter or filter(letter) then
-      shown = shown + 1
-      local ok
-      if self.options.json then
-        ok = self.out:write(json.encode(plain(letter)), "\n")
-      else
-        ok = print(self.out, letter)
-      end
-      if not ok then
-        return cli.OK -- nobody reads any more
-      end
+  return print(self.out, letter)
+end
+
+-- Prints each while it is here: all of them together may be more than there is room for.
+local function look(self, print)
+  local limit = self.options.limit or LIMIT
+  local cursor, err = self.letters:cursor(limit)
+  local seen, shown, open = 0, 0, true
+  while cursor and open and seen < limit do
+    local letter
+    letter, err = cursor:next(self.options.timeout or place.TIMEOUT)
+    if not letter then
+      break
+    end
+    seen = seen + 1
+    if not self.filter or self.filter(letter) then
+      shown, open = shown + 1, print_letter(self, print, letter) and self.out:flush()
     end
   end
-  if shown == 0 and not self.options.json then
-    local what = #list == 0 and "no dead letters in %s\n" or "no dead letter in %s that fits the filter\n"
+  if cursor then
+    cursor:close()
+  end
+  if err then
+    return nil, err
+  elseif shown == 0 and not self.options.json then
+    local what = seen == 0 and "no dead letters in %s\n" or "no dead letter in %s that fits the filter\n"
     self.out:write(what:format(self.options.name))
   end
   return cli.OK

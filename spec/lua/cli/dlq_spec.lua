@@ -1,6 +1,10 @@
 local cjson = require("cjson")
+local jetstream = require("weir.broker.nats").jetstream
+local nats_server = require("spec.lua.nats_server")
+local programs = require("spec.programs")
 local shell = require("spec.house.shell")
 local support = require("spec.lua.cli.support")
+local tasks = require("weir.task")
 
 after_each(support.clean)
 
@@ -62,6 +66,15 @@ local function lines(text)
   return count
 end
 
+-- The greatest size of a program while it ran, in KiB, and what it wrote.
+local function most_memory(words)
+  local measure = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True);"
+    .. " print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)"
+  local status, out, err = programs.run({ "python3", "-c", measure, table.unpack(words) })
+  assert.equal(0, status)
+  return tonumber(err), out
+end
+
 describe("weir dlq", function()
   it("lists dead letters, oldest first, one line each, and leaves them", function()
     local path = with_letters()
@@ -100,6 +113,39 @@ describe("weir dlq", function()
     local status
     status, out = weir("dlq", "replay", path, "orders.dead")
     assert.same({ 0, "1 replayed, 0 left as they were\n" }, { status, out })
+  end)
+
+  it("holds one of them at a time, and prints it at once", function()
+    if not nats_server.available() then
+      return pending("nats-server or weir.brokers.nats is missing")
+    end
+    tasks.run(function()
+      local server = nats_server.start()
+      support.finally(function()
+        server:stop()
+      end)
+      local broker = require("weir.broker")(server.url)
+      assert(broker:connect(10))
+      assert(broker:subscribe(assert(jetstream({ name = "dead", stream = "DEAD", create = { storage = "memory" } }))))
+      local publisher = broker:publisher()
+      local function bury(count)
+        for _ = 1, count do
+          assert(publisher:publish("dead", ("x"):rep(900 * 1024), { ["weir-error"] = "cold" }))
+        end
+      end
+      bury(40)
+      local most, out = most_memory({ "lua5.4", "lua/bin/weir", "dlq", "list", server.url, "dead" })
+      assert.equal(40, lines(out))
+      bury(120)
+      local later
+      later, out = most_memory({ "lua5.4", "lua/bin/weir", "dlq", "show", server.url, "dead" })
+      assert.equal(160, select(2, out:gsub("error: +cold", "")))
+      assert.is_true(later < most + 32 * 1024, ("%d and %d KiB"):format(most, later))
+      local status
+      status, out = programs.run({ "sh", "-c", "lua5.4 lua/bin/weir dlq list " .. server.url .. " dead | head -n 1" })
+      assert.same({ 0, 1 }, { status, lines(out) })
+      broker:shutdown(1)
+    end)
   end)
 
   it("prints an object for each with --json", function()

@@ -119,8 +119,19 @@ function Broker:publisher()
   return setmetatable({ broker = self, inner = self.inner:publisher(), max_payload = max_payload }, Publisher)
 end
 
+local Cursor = {}
+Cursor.__index = Cursor
+
+function Cursor:next()
+  return (self.subscription:next(0))
+end
+
+function Cursor:close()
+  self.subscription:close()
+end
+
 --- Everything that was published there: what is settled stays in a stream.
-function Broker:browse(destination, limit)
+function Broker:cursor(destination)
   local serial = (self.browsers or 0) + 1
   self.browsers = serial
   local spec = { name = destination, group = "browse " .. serial, from = "start", capacity = KEEP }
@@ -128,16 +139,15 @@ function Broker:browse(destination, limit)
   if not subscription then
     return nil, err
   end
-  local list = {}
-  while #list < (limit or 100) do
-    local message = subscription:next(0)
-    if not message then
-      break
-    end
-    list[#list + 1] = message
+  return setmetatable({ subscription = subscription }, Cursor)
+end
+
+function Broker:browse(destination, limit)
+  local cursor, err = self:cursor(destination)
+  if not cursor then
+    return nil, err
   end
-  subscription:close()
-  return list
+  return contract.collect(cursor, limit or 100)
 end
 
 function Broker:describe()

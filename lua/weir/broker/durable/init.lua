@@ -10,6 +10,7 @@
 
 local checkpoint = require("weir.broker.durable.checkpoint")
 local clocks = require("weir.clock")
+local contract = require("weir.broker.contract")
 local durable_client = require("weir.durable.client")
 local envelope = require("weir.broker.durable.envelope")
 local errors = require("weir.errors")
@@ -371,31 +372,47 @@ function Broker:dead_letters(name)
   return self:descriptor({ name = name, consumer = "dead-letters", from = "start" })
 end
 
---- What a stream has, oldest first: a list of `{ payload, headers, destination, position }`.
+local Cursor = {}
+Cursor.__index = Cursor
+
+--- The next one; nil at the end.
+-- @tparam[opt] number timeout in seconds
+function Cursor:next(timeout)
+  local position = self.reader.offset
+  local item, err = self.reader:next_item(timeout)
+  if item == nil then
+    return nil, err
+  end
+  local payload, headers = envelope.decode(item)
+  return { payload = payload, headers = headers, destination = self.destination, position = position }
+end
+
+function Cursor:close()
+  self.reader:close()
+end
+
+--- What a stream has, oldest first, one after the other: each is `{ payload, headers, destination, position }`.
+-- @tparam string destination
+-- @tparam[opt] number timeout in seconds
+-- @return a cursor: `next([timeout])`, `close()`; or nil and an error
+function Broker:cursor(destination, timeout)
+  local stream, err = self:stream(destination, timeout)
+  if not stream then
+    return nil, err
+  end
+  return setmetatable({ reader = stream:read(), destination = destination }, Cursor)
+end
+
+--- The first of them as a list.
 -- @tparam string destination
 -- @tparam[opt=100] number limit
 -- @treturn table; or nil and an error
 function Broker:browse(destination, limit)
-  local stream, err = self:stream(destination)
-  if not stream then
+  local cursor, err = self:cursor(destination)
+  if not cursor then
     return nil, err
   end
-  local reader, list = stream:read(), {}
-  while #list < (limit or 100) do
-    local position = reader.offset
-    local item
-    item, err = reader:next_item()
-    if item == nil then
-      break
-    end
-    local payload, headers = envelope.decode(item)
-    list[#list + 1] = { payload = payload, headers = headers, destination = destination, position = position }
-  end
-  reader:close()
-  if err then
-    return nil, err
-  end
-  return list
+  return contract.collect(cursor, limit or 100)
 end
 
 -- How the server learns who asks; not what it is told. Only the schemes that HTTP has a name for are known.

@@ -48,10 +48,32 @@ local function waiting(queue, limit, list)
   end
 end
 
---- Copies of what waits at a destination.
-function history.browse(engine, destination, limit)
-  local list, copies, last = {}, {}, nil
-  local found = false
+local Cursor = {}
+Cursor.__index = Cursor
+
+--- A copy of the next one; nil at the end. Of those that several groups have, one.
+function Cursor:next()
+  local list = self.list
+  while self.at < #list do
+    self.at = self.at + 1
+    local delivery = list[self.at]
+    list[self.at] = false
+    if delivery.position ~= self.last then
+      self.last = delivery.position
+      return message.copy(delivery)
+    end
+  end
+end
+
+--- Forgets the rest.
+function Cursor:close()
+  self.list, self.at = {}, 0
+end
+
+--- What waits at a destination now, as a cursor. Its payloads are those that the queues have.
+-- @tparam number limit messages that are wanted
+function history.cursor(engine, destination, limit)
+  local list, found = {}, false
   for _, queue in ipairs(engine.exact[destination] or engine.patterns) do
     if queue.name == destination then
       found = true
@@ -67,13 +89,7 @@ function history.browse(engine, destination, limit)
   table.sort(list, function(a, b)
     return a.position < b.position
   end)
-  for _, delivery in ipairs(list) do
-    if #copies < limit and delivery.position ~= last then
-      copies[#copies + 1] = message.copy(delivery)
-      last = delivery.position
-    end
-  end
-  return copies
+  return setmetatable({ list = list, at = 0 }, Cursor)
 end
 
 return history

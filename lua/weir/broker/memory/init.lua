@@ -263,7 +263,21 @@ function Broker:browse(destination, limit)
   if refusal then
     return nil, refusal
   end
-  return history.browse(self.engine, destination, limit)
+  return contract.collect(history.cursor(self.engine, destination, limit), limit)
+end
+
+--- The same, one after the other.
+-- @tparam string destination a name, or the pattern of a group
+-- @return a cursor: `next()`, `close()`; or nil and an error
+function Broker:cursor(destination)
+  if type(destination) ~= "string" then
+    error("broker:cursor: a destination is expected", 2)
+  end
+  local refusal = self.engine:refusal()
+  if refusal then
+    return nil, refusal
+  end
+  return history.cursor(self.engine, destination, math.huge)
 end
 
 --- Deliveries that are ready or being handled, not the delayed ones, in queues that have a subscription.

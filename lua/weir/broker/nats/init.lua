@@ -152,7 +152,20 @@ end
 -- @return a list; or nil and an error
 function Broker:browse(destination, limit, timeout)
   local deadline = runtime.deadline(timeout or self.settings.publish_timeout, 2)
-  return streams.browse(self.api, destination, limit or 100, deadline)
+  local cursor, err = streams.cursor(self.api, destination, self.settings.publish_timeout, deadline)
+  if not cursor then
+    return nil, err
+  end
+  return contract.collect(cursor, limit or 100, deadline)
+end
+
+--- The same, one after the other.
+-- @tparam string destination a subject of a stream
+-- @tparam[opt] number timeout in seconds
+-- @return a cursor: `next([timeout])`, `close()`; or nil and an error
+function Broker:cursor(destination, timeout)
+  local deadline = runtime.deadline(timeout or self.settings.publish_timeout, 2)
+  return streams.cursor(self.api, destination, self.settings.publish_timeout, deadline)
 end
 
 --- The descriptor with which dead letters are taken: a named consumer of the stream that has the subject. A stream with

@@ -667,21 +667,38 @@ function Handle:delete()
   return true
 end
 
-function Twin:browse(destination, limit)
+local Cursor = {}
+Cursor.__index = Cursor
+
+function Cursor:next()
+  local stream = self.stream
+  stream:expire()
+  for position = math.max(self.position, stream.first), stream.last do
+    local record = stream.records[position]
+    if record and self.wanted(record.subject) then
+      self.position = position + 1
+      return look(record)
+    end
+  end
+end
+
+function Cursor:close() -- luacheck: no self
+end
+
+function Twin:cursor(destination)
   local stream = self:stream_of(destination)
   if not stream then
     return nil, errors.new("no_stream", destination)
   end
-  stream:expire()
-  local list = {}
-  local wanted = memory_stream.filter(destination)
-  for position = stream.first, stream.last do
-    local record = stream.records[position]
-    if record and wanted(record.subject) and #list < (limit or 100) then
-      list[#list + 1] = look(record)
-    end
+  return setmetatable({ stream = stream, wanted = memory_stream.filter(destination), position = 1 }, Cursor)
+end
+
+function Twin:browse(destination, limit)
+  local cursor, err = self:cursor(destination)
+  if not cursor then
+    return nil, err
   end
-  return list
+  return contract.collect(cursor, limit or 100)
 end
 
 --- Deliveries that are ready or being handled, not the delayed ones, where there is a subscription.

@@ -1,8 +1,8 @@
 --- Streams of JetStream: made, looked at, emptied.
 -- @module weir.broker.nats.stream
 
-local base64 = require("weir.broker.nats.base64")
 local connections = require("weir.broker.nats.connection")
+local core = require("weir.core")
 local descriptors = require("weir.broker.nats.descriptor")
 local errors = require("weir.errors")
 local jetstream = require("weir.broker.nats.jetstream")
@@ -139,8 +139,8 @@ end
 
 -- A stored message from the server's JSON.
 local function stored(found)
-  local data = base64(found.data or "")
-  local block = found.hdrs and base64(found.hdrs)
+  local data = core.base64_decode(found.data or "")
+  local block = found.hdrs and core.base64_decode(found.hdrs)
   if not data or (found.hdrs and not block) then
     return nil, errors.new("protocol", "a stored message makes no sense", { broker = "nats" })
   end
@@ -172,25 +172,35 @@ function Stream:get(position, timeout)
   return M.get(self.api, self.name, { seq = position }, deadline_of(timeout))
 end
 
---- Stored messages of a subject, oldest first.
-function M.browse(api, subject, limit, deadline)
+local Cursor = {}
+Cursor.__index = Cursor
+
+--- The next stored message; nil at the end.
+function Cursor:next(timeout)
+  local which = { seq = self.position, next_by_subj = self.subject }
+  local message, err = M.get(self.api, self.stream, which, deadline_of(timeout or self.timeout))
+  if message then
+    self.position = message.position + 1
+    return message
+  end
+  return nil, err.code ~= "not_found" and err or nil
+end
+
+-- The server knows nothing of it.
+function Cursor:close() -- luacheck: no self
+end
+
+--- Stored messages of a subject, oldest first, one after the other.
+-- @param api
+-- @tparam string subject
+-- @tparam number timeout seconds for each, where nothing else is said
+-- @tparam number deadline for the first answer
+function M.cursor(api, subject, timeout, deadline)
   local stream, err = api:stream_of(subject, deadline)
   if not stream then
     return nil, err
   end
-  local list, position = {}, 1
-  while #list < limit do
-    local message
-    message, err = M.get(api, stream, { seq = position, next_by_subj = subject }, deadline)
-    if not message and err.code == "not_found" then
-      break
-    elseif not message then
-      return nil, err
-    end
-    list[#list + 1] = message
-    position = message.position + 1
-  end
-  return list
+  return setmetatable({ api = api, stream = stream, subject = subject, timeout = timeout, position = 1 }, Cursor)
 end
 
 function Stream:__tostring()

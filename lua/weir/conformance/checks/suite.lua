@@ -34,6 +34,22 @@ local function expected(n)
   return list
 end
 
+-- The payloads that a cursor gives, to its end.
+local function all_of(t, cursor, err)
+  t:check_that(cursor, "broker:cursor() failed: %s", tostring(err))
+  local payloads = {}
+  while #payloads <= MESSAGES do
+    local message, failure = cursor:next(t.timeouts.delivery)
+    t:check_that(not failure, "cursor:next() failed: %s", tostring(failure))
+    if not message then
+      break
+    end
+    payloads[#payloads + 1] = message.payload
+  end
+  cursor:close()
+  return payloads
+end
+
 -- Whether two lists have all numbers between them, each once.
 local function shared_out(t, a, b)
   local seen, count = {}, 0
@@ -215,7 +231,8 @@ return {
   },
   {
     name = "browse_takes_nothing",
-    proves = "browse() shows what waits, oldest first, and takes nothing; what was refused is not there",
+    proves = "browse(), and cursor() where it is, show what waits, oldest first, and take nothing; what was refused is"
+      .. " not there",
     needs = { "browse" },
     run = function(t)
       local broker = t:broker()
@@ -235,6 +252,9 @@ return {
         t:same_list("browse()", expected(3), payloads)
       end
       t:check_that(#broker:browse(name, 2) == 2, "browse(name, 2) must show two")
+      if broker.cursor then
+        t:same_list("cursor()", expected(3), all_of(t, broker:cursor(name)))
+      end
       t:same_list("afterwards", expected(3), t:take_many(subscription, 3))
     end,
   },

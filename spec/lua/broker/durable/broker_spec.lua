@@ -2,6 +2,7 @@ local checkpoint = require("weir.broker.durable.checkpoint")
 local durable = require("weir.broker.durable")
 local errors = require("weir.errors")
 local here = require("spec.lua.durable.support")
+local memory = require("spec.lua.support")
 local runtime = require("weir.runtime")
 local shell = require("spec.house.shell")
 local tasks = require("weir.task")
@@ -312,6 +313,21 @@ describe("the durable broker", function()
     assert.equal("1", list[1].payload)
     assert.equal("2", list[2].headers.n)
     assert.equal("1", assert(assert(broker:subscribe(topic)):next(5)).payload)
+  end))
+
+  it("browses one after the other, and holds a part of the stream", with(function(broker, publisher, topic)
+    for i = 1, 200 do
+      assert(publisher:publish(topic, tostring(i) .. ("x"):rep(256 * 1024)))
+    end
+    local cursor = assert(broker:cursor(topic))
+    local before, most = memory.kept(), 0
+    for i = 1, 200 do
+      assert.equal(tostring(i), assert(cursor:next(5)).payload:match("^%d+"))
+      most = math.max(most, memory.kept() - before)
+    end
+    assert.is_true(most < 16 * 1024 * 1024, most)
+    assert.same({}, { cursor:next(5) })
+    cursor:close()
   end))
 
   it("publishes what was not confirmed once, through a server that is killed", function()

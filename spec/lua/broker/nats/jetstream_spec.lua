@@ -9,6 +9,7 @@ if not servers.available() then
 end
 
 local nats = require("weir.broker.nats")
+local memory = require("spec.lua.support")
 local support = require("spec.lua.broker.nats.support")
 
 describe("the NATS broker, JetStream", function()
@@ -536,6 +537,21 @@ describe("the NATS broker, JetStream", function()
     assert.is_true(math.abs(list[1].time - runtime.time()) < 60)
     assert.equal(1, #assert(broker:browse(subject, 1)))
     fails("no_stream", broker:browse("nowhere"))
+  end)
+
+  it("shows what waits one after the other, and holds one", function()
+    for i = 1, 40 do
+      assert(publisher:publish(subject, tostring(i) .. ("x"):rep(256 * 1024)))
+    end
+    local cursor = assert(broker:cursor(subject))
+    local before = memory.kept()
+    for i = 1, 40 do
+      assert.equal(tostring(i), assert(cursor:next(5)).payload:match("^%d+"))
+      assert.is_true(memory.kept() - before < 2 * 1024 * 1024)
+    end
+    assert.same({}, { cursor:next(5) })
+    cursor:close()
+    fails("no_stream", broker:cursor("nowhere"))
   end)
 
   it("makes the stream when asked to, and adds subjects to it", function()
