@@ -156,10 +156,10 @@ describe("a handler", function()
       for n = 1, 6 do
         t:send("in", { n = n })
       end
-      t:counted(running, "ack", 3)
+      t:counted(running, "drop", 3)
       assert.same({ 1, 3, 5 }, values)
       assert.equal(6, running:stats().consumed)
-      assert.equal(3, running:stats().drop)
+      assert.equal(3, running:stats().ack)
       assert.equal(6, t.metrics:value("weir_messages_consumed_total"))
       assert.equal(3, t.metrics:value("weir_messages_processed_total", { outcome = "ack" }))
       assert.equal(3, t.metrics:value("weir_messages_processed_total", { outcome = "drop" }))
