@@ -45,10 +45,13 @@ local function goes_on(self, err)
   return false
 end
 
--- Has `take` handle a message. False where nothing is handled any more: the message stays unsettled, and goes back
--- when the subscription is closed.
+-- Has `take` handle a message, or a batch of them. False where nothing is handled any more: the message stays
+-- unsettled, and goes back when the subscription is closed, or to who takes that over.
 local function handled(pipeline, take, message)
   if not pipeline:enter() then
+    for _, each in ipairs(pipeline.registration.batch and message or { message }) do
+      pipeline:bequeath(each)
+    end
     return false
   end
   local start = now()
@@ -129,10 +132,10 @@ local function release(self)
     elseif pipeline.lanes and item.handles then
       pipeline.lanes:send(item.message, item.run)
     elseif not item.handles then
-      self:guard(item.run)
+      self:guard(item.run, pipeline)
     elseif pipeline:enter() then
       self:spawn(function()
-        self:guard(item.run)
+        self:guard(item.run, pipeline)
         pipeline:leave()
       end)
     else
@@ -156,12 +159,14 @@ function Running:spawn(fn)
   local task
   task = tasks.spawn(function()
     local ok, err = xpcall(fn, debug.traceback)
-    self.tasks[task] = nil
+    self.tasks[task], self.loops[task] = nil, nil
     if not ok then
       self.pipeline.busy = math.max(0, self.pipeline.busy - 1)
     end
     self.pipeline:changed()
-    if not ok then
+    if not ok and self.pipeline.cancelled then -- its handler did not end with that, and others do its work by now
+      self.pipeline.log:warn("a worker that was cancelled failed", { handler = self.registration.id, error = err })
+    elseif not ok then
       self.pipeline.log:error("a worker failed", { handler = self.registration.id, error = err })
       self.pipeline:fail_fast(errors.new("internal", tostring(err)))
     end
@@ -170,9 +175,14 @@ function Running:spawn(fn)
   return task
 end
 
+--- Starts a task that ends when nothing is pulled and nothing is held any more.
+function Running:spawn_loop(fn)
+  self.loops[self:spawn(fn)] = true
+end
+
 --- Starts the task that sees to what is held; most subscriptions never hold anything.
 function Running:start_release()
-  self:spawn(function()
+  self:spawn_loop(function()
     release(self)
   end)
 end
@@ -181,10 +191,11 @@ end
 
 --- Pulls no more. What was pulled is still handled.
 function Running:stop()
-  if not self.stopped then
-    self.stopped = true
+  if not self.halted then
+    self.halted, self.stopped = true, true
     self.subscription:stop()
     self.pipeline.held:stop()
+    self.pipeline:changed()
   end
 end
 
@@ -220,17 +231,14 @@ end
 
 local function give_back(self, message)
   local pipeline = self.pipeline
-  if pipeline.acks then
+  if pipeline.acks or pipeline.held.retired then
     settle.give_back(pipeline, { entry = pipeline.entries[1], message = message })
   end
 end
 
--- What nobody will settle any more goes back.
-local function give_all_back(self)
+-- What handlers have not settled goes back.
+local function give_taken_back(self)
   local pipeline = self.pipeline
-  for _, item in ipairs(pipeline.held:clear()) do
-    give_back(self, item.message)
-  end
   local current = pipeline.current()
   if current then
     give_back(self, current)
@@ -243,11 +251,51 @@ local function give_all_back(self)
   for ctx in pairs(pipeline.unsettled) do
     ctx:nack({ requeue = true })
   end
-  if pipeline.lanes then
-    for _, message in ipairs(pipeline.lanes:clear()) do
-      give_back(self, message)
-    end
+end
+
+-- What nobody will settle any more goes back.
+local function give_all_back(self)
+  local pipeline = self.pipeline
+  for _, item in ipairs(pipeline.held:clear()) do
+    give_back(self, item.message)
   end
+  give_taken_back(self)
+  for _, item in ipairs(pipeline.lanes and pipeline.lanes:clear() or {}) do
+    give_back(self, item.message)
+  end
+end
+
+--- Pulls no more, waits for what was pulled, and cancels what does not end. The subscription stays open and paused, and
+-- what nobody has begun waits in `pipeline.held`, for another one.
+-- @tparam[opt=15] number timeout in seconds
+-- @treturn boolean true; or nil and an error when it was closed meanwhile
+function Running:retire(timeout)
+  local pipeline = self.pipeline
+  local deadline = runtime.now() + (timeout or DRAIN)
+  self.stopped = true
+  pipeline.held:retire()
+  self.subscription:pause()
+  local late
+  while not (self.halted or late) and (next(self.loops) or pipeline:left() > 0) do
+    late = select(2, pipeline:wait(deadline))
+  end
+  if late and pipeline:left() > 0 then
+    pipeline.log:warn("messages were not done in time and go to the new handler",
+      { handler = self.registration.id, messages = self:drain(0) })
+  end
+  if not self.halted then
+    cancel(self)
+    for _, item in ipairs(pipeline.lanes and pipeline.lanes:clear() or {}) do
+      pipeline:bequeath(item.message, item.run)
+    end
+    give_taken_back(self)
+  end
+  if self.halted then
+    return nil, errors.new("stopped", "the subscription was stopped meanwhile")
+  end
+  self.closed = true
+  pipeline.counts:close()
+  return true
 end
 
 --- Stops, waits for what was pulled, cancels what does not end, gives the rest back, and closes the subscription.
@@ -280,7 +328,7 @@ function Running:stats()
   local stats = {
     in_flight = pipeline:in_flight(),
     held = pipeline.held.count,
-    state = pipeline.stopped_by and "failed" or self.stopped and "stopped" or pipeline.failure and "degraded" or "up",
+    state = pipeline.stopped_by and "failed" or self.halted and "stopped" or pipeline.failure and "degraded" or "up",
     error = pipeline.stopped_by or pipeline.failure,
   }
   for _, name in ipairs({ "consumed", "ack", "retry", "drop", "dead_letter", "skip", "returned",
@@ -316,23 +364,44 @@ local function begin(self)
     short = handle.short_loop(pipeline)
   end
   if short then
-    self:spawn(function()
+    self:spawn_loop(function()
       work_shortly(self, short)
     end)
   elseif workers.count == 1 or workers.by then
-    self:spawn(function()
+    self:spawn_loop(function()
       work_alone(self, pull, take)
     end)
   else
     self.lock = { taken = false, list = waitlist.new() }
     for _ = 1, workers.count do
-      self:spawn(function()
+      self:spawn_loop(function()
         work(self, function()
           return pull(subscription)
         end, take)
       end)
     end
   end
+end
+
+-- Makes what runs a registration, not started.
+local function new(registration, env, subscription)
+  local self = setmetatable({
+    registration = registration,
+    subscription = subscription,
+    pipeline = pipeline_of(registration, env, subscription),
+    tasks = {},
+    loops = {}, -- those of the tasks that go on until nothing is pulled
+    stopped = false, -- pulls no more
+    halted = false, -- nor does anybody else from this subscription
+    closed = false,
+  }, Running)
+  self.pipeline.running = self
+  self.pipeline.on_stop = function(reason)
+    if self.on_stop then
+      self.on_stop(reason)
+    end
+  end
+  return self
 end
 
 --- Subscribes, and starts to handle messages. The broker must be connected.
@@ -347,21 +416,36 @@ function consume.start(registration, env, timeout)
   if not subscription then
     return nil, err
   end
-  local self = setmetatable({
-    registration = registration,
-    subscription = subscription,
-    pipeline = pipeline_of(registration, env, subscription),
-    tasks = {},
-    stopped = false,
-    closed = false,
-  }, Running)
-  self.pipeline.running = self
-  self.pipeline.on_stop = function(reason)
-    if self.on_stop then
-      self.on_stop(reason)
-    end
-  end
+  local self = new(registration, env, subscription)
   begin(self)
+  return self
+end
+
+--- Whether `consume.take_over` can be called for what runs.
+function consume.can_be_taken_over(running)
+  return running.pipeline.capabilities.pause == true
+end
+
+--- Handles the messages of a subscription from now on that another one has handled until now, without closing it. What
+-- that has begun it finishes first; what waits for a next attempt goes over with its number of attempts.
+-- @tparam table old what `start` or this returned; it must not be used any more, unless there is an error
+-- @tparam table registration of the same broker and an equal descriptor
+-- @tparam table env as for `start`
+-- @tparam[opt=15] number timeout seconds for handlers to finish; those that do not are cancelled
+-- @return what runs; or nil and an error "stopped" where the old one was stopped meanwhile
+function consume.take_over(old, registration, env, timeout)
+  local ok, err = old:retire(timeout)
+  if not ok then
+    return nil, err
+  end
+  -- From here on nobody else has a turn.
+  local self = new(registration, env, old.subscription)
+  if registration.id == old.registration.id then
+    self.pipeline.counts:continue(old.pipeline.counts)
+  end
+  self.subscription:resume()
+  begin(self)
+  self.pipeline.held:inherit(old.pipeline.held)
   return self
 end
 

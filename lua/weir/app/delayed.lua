@@ -5,6 +5,7 @@
 -- @module weir.app.delayed
 
 local contract = require("weir.broker.contract")
+local errors = require("weir.errors")
 local id = require("weir.id")
 local log = require("weir.log")
 local runtime = require("weir.runtime")
@@ -25,6 +26,8 @@ local LONGEST = 7 * 86400
 
 delayed.LONGEST = LONGEST
 
+local RETIRED = errors.new("stopped", "another one pulls messages by now")
+
 --- Makes an empty holder.
 -- @tparam table clock
 -- @tparam[opt=1000] number limit
@@ -37,6 +40,8 @@ function delayed.new(clock, limit, on_first)
     items = {}, -- a heap, by `due` and then by order
     count = 0,
     full = false, -- nothing more should be pulled
+    retired = false,
+    heir = nil, -- who gets what is added
     order = 0,
     room = waitlist.new(),
     due = waitlist.new(),
@@ -100,9 +105,12 @@ end
 --- Holds an item for some seconds.
 -- @tparam number seconds
 -- @param message unsettled
--- @tparam function run what is done then, in the task that takes the item
+-- @tparam function run what is done then, in the task that takes the item; gets the pipeline that has it by then
 -- @tparam[opt] boolean handles whether that is to handle the message, and so needs a free worker
 function Held:add(seconds, message, run, handles)
+  if self.heir then
+    return self.heir:add(seconds, message, run, handles)
+  end
   self.order = self.order + 1
   self.count = self.count + 1
   local item = {
@@ -112,7 +120,7 @@ function Held:add(seconds, message, run, handles)
     run = run,
     handles = handles,
   }
-  self.full = self.count >= self.limit
+  self.full = self.retired or self.count >= self.limit
   push(self.items, self.count, item)
   if self.items[1] == item then
     set_timer(self)
@@ -125,14 +133,14 @@ function Held:add(seconds, message, run, handles)
 end
 
 --- Takes the next item that is due, and waits for one.
--- @return the item; nil when the task was cancelled
+-- @return the item; nil when the task was cancelled, or another holder gets the items
 function Held:take()
-  while true do
+  while not self.retired do
     local first = self.items[1]
     if first and first.due <= self.clock.now() then
       pop(self.items, self.count)
       self.count = self.count - 1
-      self.full = self.count >= self.limit
+      self.full = self.retired or self.count >= self.limit
       set_timer(self)
       self.room:wake_all()
       return first
@@ -148,7 +156,7 @@ function Held:take()
   end
 end
 
---- Waits while it is full. Returns an error when the task was cancelled.
+--- Waits while it is full. Returns an error when the task was cancelled, or nothing is to be pulled any more.
 function Held:wait_for_room()
   while self.full and not self.closed do
     local waiter = runtime.own_waiter()
@@ -159,6 +167,7 @@ function Held:wait_for_room()
       return err
     end
   end
+  return self.retired and RETIRED or nil
 end
 
 --- Lets go of those who wait for room.
@@ -167,11 +176,29 @@ function Held:stop()
   self.room:wake_all()
 end
 
+--- Another holder is going to get the items: from now on nobody takes any, and who asks before it pulls is told not
+-- to, even if that is long after.
+function Held:retire()
+  self.retired, self.full = true, true
+  self:stop()
+  self.due:wake_all()
+end
+
+--- Gets the items of another holder that has retired, and what is added to that from now on.
+function Held:inherit(other)
+  local items = other:clear()
+  table.sort(items, before)
+  for _, item in ipairs(items) do
+    self:add(item.due - self.clock.now(), item.message, item.run, item.handles)
+  end
+  other.heir = self
+end
+
 --- Takes everything out.
 -- @treturn {table,...} the items, in no order
 function Held:clear()
   local items = self.items
-  self.items, self.count, self.full = {}, 0, false
+  self.items, self.count, self.full = {}, 0, self.retired
   self:stop()
   set_timer(self)
   return items

@@ -205,8 +205,8 @@ function handle.is_put_off(pipeline, message)
   if not seconds then
     return false
   end
-  pipeline.held:add(seconds, message, function()
-    pipeline:take(message, context.attempt(message)) -- now, whatever the header says
+  pipeline.held:add(seconds, message, function(with)
+    with:take(message, context.attempt(message)) -- now, whatever the header says
   end, true)
   return true
 end
@@ -399,6 +399,7 @@ local function short_path(pipeline)
         return err
       end
       if pipeline.busy > 0 and not pipeline:enter() then
+        pipeline:bequeath(message)
         return CANCELLED
       end
       pipeline.busy = 1

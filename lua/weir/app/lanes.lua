@@ -36,7 +36,7 @@ local function work(self, lane)
       return
     end
     if item.run then
-      self.running:guard(item.run)
+      self.running:guard(item.run, pipeline)
     else
       pipeline:take(item.message)
     end
@@ -92,11 +92,12 @@ function Lanes:send(message, run)
     return true
   end
   finished(self, lane, key) -- it stays unsettled, and goes back when the subscription is closed
+  self.pipeline:bequeath(message, run)
   return false
 end
 
 --- Takes out what waits in the lanes.
--- @treturn {message,...}
+-- @treturn {table,...} with `message`, and `run` where that is called in place of handling it
 function Lanes:clear()
   local list = {}
   for _, lane in ipairs(self.lanes) do
@@ -105,7 +106,7 @@ function Lanes:clear()
       if not item then
         break
       end
-      list[#list + 1] = item.message
+      list[#list + 1] = item
       finished(self, lane, item.key)
     end
   end

@@ -24,6 +24,11 @@ local counters = {
   redeliveries = { "weir_redeliveries_total", "Messages that were delivered before" },
 }
 
+local COUNTED = {}
+for name in pairs(counters) do
+  COUNTED[#COUNTED + 1] = name
+end
+
 local OUTCOMES = { "ack", "retry", "drop", "dead_letter", "skip", "returned" }
 
 local Counts = {}
@@ -157,6 +162,17 @@ function measure.new(registry, labels, in_flight, subscription)
     flush(self)
   end)
   return self
+end
+
+--- Goes on with the numbers of another one that was closed; the registry has them already.
+function Counts:continue(other)
+  other.gather()
+  for _, names in ipairs({ OUTCOMES, COUNTED }) do
+    for _, name in ipairs(names) do
+      self[name] = self[name] + other[name]
+      self.given[name] = self[name]
+    end
+  end
 end
 
 --- Gives the registry the last of it. Nothing waits for a subscription that is closed.

@@ -46,6 +46,7 @@ local function new(registration, env, subscription)
     current = none,
     unsettled = {}, -- contexts whose handlers settle them later
     unsettled_count = 0,
+    bequeathed = setmetatable({}, { __mode = "k" }),
     publishers = {},
     failure = nil,
     on_stop = none,
@@ -80,6 +81,21 @@ Pipeline.take = handle.take
 --- A context for a message that has none yet.
 function Pipeline:context(entry, message, attempt) -- luacheck: no self
   return setmetatable({ message, mark = attempt and { attempt = attempt } or nil }, entry.meta)
+end
+
+--- Leaves a message that nobody handles to who takes the subscription over, once, if somebody does.
+-- @param message
+-- @tparam[opt] function run what is done with it, gets the other pipeline; handles it if left out
+-- @treturn boolean whether it did
+function Pipeline:bequeath(message, run)
+  if not self.held.retired or self.bequeathed[message] then
+    return false
+  end
+  self.bequeathed[message] = true
+  self.held:add(0, message, run or function(with)
+    with:take(message)
+  end, true)
+  return true
 end
 
 -- --- counting who is busy -------------------------------------------------------------------------

@@ -224,6 +224,40 @@ function Running:open(entry)
   return opened, err
 end
 
+--- Puts an entry in the place of another one with the same target, whose handler finishes first; a task of its own does
+-- it, so it is done though whoever asked for it waits no longer. With an error the former entry has its place again, if
+-- that is still open.
+-- @tparam table former
+-- @tparam table entry
+-- @treturn boolean true; or nil and an error, see `subscriptions.replace`
+function Running:replace_entry(former, entry)
+  local app = self.app
+  local function swap(old, new)
+    for i, each in ipairs(app.entries) do
+      if each == old then
+        table.remove(app.entries, i)
+        if new then
+          table.insert(app.entries, i, new)
+        end
+        app.changes = app.changes + 1
+        self.changes = app.changes
+        return true
+      end
+    end
+  end
+  local task = tasks.spawn(function()
+    if not swap(former, entry) then
+      return nil, errors.new("closed", "the handler was closed meanwhile")
+    end
+    local ok, err, stands = subscriptions.replace(self, entry, self.shutdown_timeout)
+    if stands then
+      swap(entry, stands == "former" and former or nil)
+    end
+    return ok, err
+  end)
+  return task:join()
+end
+
 --- Closes what an entry opened; its handlers finish first.
 -- @tparam table entry
 -- @tparam ?number timeout

@@ -93,9 +93,22 @@ local function nack(pipeline, job, options)
   return job.message:nack(options)
 end
 
---- Gives the message back: it comes again, to whoever asks first.
+-- Whether a message that is given back comes again.
+local function comes_again(pipeline)
+  return pipeline.acks and pipeline.capabilities.requeue
+end
+
+--- Gives the message back: it comes again, to whoever asks first. Where the broker does not do that, it goes to who
+-- takes the subscription over, if somebody does.
 function settle.give_back(pipeline, job)
   transaction.abort(job.ctx)
+  if pipeline.held.retired and not comes_again(pipeline) then
+    local message, attempt = job.message, job.attempt or context.attempt(job.message)
+    local left = pipeline:bequeath(message, function(with)
+      with:take(message, attempt)
+    end)
+    return left and note(pipeline, job, "returned")
+  end
   local ok, err = nack(pipeline, job, { requeue = true })
   if ok then
     note(pipeline, job, "returned")
@@ -121,8 +134,8 @@ local function again_later(pipeline, job, again, ...)
   job.tries = (job.tries or 0) + 1
   local pause = math.min(FIRST_PAUSE * 2 ^ (job.tries - 1), LONGEST_PAUSE)
   local a, b = ...
-  pipeline.held:add(pause, job.message, function()
-    again(pipeline, job, a, b)
+  pipeline.held:add(pause, job.message, function(with)
+    again(with, job, a, b)
   end)
 end
 
@@ -156,8 +169,8 @@ end
 local function retry_here(pipeline, job, delay)
   local message, attempt = job.message, job.attempt + 1
   note(pipeline, job, "retry")
-  pipeline.held:add(delay, message, function()
-    pipeline:take(message, attempt)
+  pipeline.held:add(delay, message, function(with)
+    with:take(message, attempt)
   end, true)
 end
 

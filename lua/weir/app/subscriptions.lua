@@ -9,6 +9,8 @@ local tasks = require("weir.task")
 
 local M = {}
 
+local STOPPED = "the subscription was stopped meanwhile"
+
 local function left_until(deadline)
   return math.max(deadline - tasks.now(), 0)
 end
@@ -26,9 +28,19 @@ local function give_up(self, id)
   end
 end
 
+-- Only when an application opens something are the parts needed that handle messages.
+local function consume()
+  return require("weir.app.consume")
+end
+
+local function shared_text(open)
+  local message = "'%s' has %d handlers on one subscription; they end together"
+  return message:format(open.registration.id, #open.registration.handlers)
+end
+
 local function open_one(self, registration, deadline)
   local consumer, err = brokers.persist(function(timeout)
-    return require("weir.app.consume").start(registration, self.env, timeout)
+    return consume().start(registration, self.env, timeout)
   end, deadline, function(err, pause)
     local fields = { subscription = registration.id, error = err, after = pause }
     self.log:warn("the subscription cannot be opened; trying again", fields)
@@ -138,6 +150,83 @@ function M.close(self, list, timeout)
   return left
 end
 
+-- Which registration has an entry.
+local function registration_of(list, entry)
+  for _, registration in ipairs(list) do
+    for _, handler in ipairs(registration.handlers) do
+      if handler.entry == entry then
+        return registration
+      end
+    end
+  end
+end
+
+local function open_of(self, key)
+  for _, open in ipairs(self.consumers) do
+    if open.registration.key == key then
+      return open
+    end
+  end
+end
+
+-- Has another registration handle the messages of a subscription that stays open.
+local function take_over(self, open, registration, timeout)
+  local consumer, err = consume().take_over(open.consumer, registration, self.env, timeout)
+  if not consumer then
+    return nil, err
+  end
+  consumer.on_stop = give_up(self, registration.id)
+  open.registration, open.consumer = registration, consumer
+  self.by_key[registration.key] = registration
+  return true
+end
+
+-- Where a subscription cannot stay open: closes it, and opens that of the registration.
+local function reopen(self, open, registration, timeout)
+  M.close(self, { open }, timeout)
+  local opened, err, before = M.open(self, { registration }, tasks.now() + self.start_timeout)
+  if not opened then
+    M.close(self, before, timeout)
+    return nil, err
+  end
+  return true
+end
+
+--- Has the handlers of a subscription work in another way: with what an entry says that took the place of another in
+-- the application. Where the broker can pause, the subscription stays open, so no message is lost.
+-- @param self the running application
+-- @tparam table entry
+-- @tparam number timeout seconds for the handlers to finish what they began
+-- @treturn boolean true; or nil and an error: "wiring", "busy" (somebody is doing that already), "shared" (other
+--   handlers are on the subscription, and it cannot stay open), "stopped", or what opening it failed with
+-- @treturn ?string with an error what is open: "former", what the former entry says; "none", as what the new one says
+--   could not be opened; nil where all was stopped meanwhile
+function M.replace(self, entry, timeout)
+  local list, err = M.resolve(self, entry)
+  local registration = list and registration_of(list, entry)
+  local open = registration and open_of(self, registration.key)
+  if not open then
+    return nil, err or errors.new("stopped", STOPPED), "former"
+  elseif open.replacing then
+    local message = "'%s' is given anew already, and waits for its handlers to finish"
+    return nil, errors.new("busy", message:format(registration.id)), "former"
+  end
+  local stays = consume().can_be_taken_over(open.consumer)
+  if not stays and #registration.handlers > 1 then
+    return nil, errors.new("shared", shared_text(open)), "former"
+  end
+  open.replacing = true
+  local ok
+  ok, err = graves.declare(self, { registration }, tasks.now() + self.start_timeout)
+  if not ok or not open_of(self, registration.key) then
+    open.replacing = false
+    return nil, err or errors.new("stopped", STOPPED), "former"
+  end
+  ok, err = (stays and take_over or reopen)(self, open, registration, timeout)
+  open.replacing = false
+  return ok, err, not ok and not stays and "none" or nil
+end
+
 --- Why an entry cannot be closed alone: other handlers share its subscription.
 -- @treturn ?table error
 function M.shared(self, entry)
@@ -145,8 +234,7 @@ function M.shared(self, entry)
     local handlers = open.registration.handlers
     for _, handler in ipairs(handlers) do
       if handler.entry == entry and #handlers > 1 then
-        local message = "'%s' has %d handlers on one subscription; they end together"
-        return errors.new("shared", message:format(open.registration.id, #handlers))
+        return errors.new("shared", shared_text(open))
       end
     end
   end

@@ -95,6 +95,19 @@ function commands.brokers(session)
   return rows[1] and grid(rows) or "no brokers; .connect URL adds one\n"
 end
 
+-- How a subscription is worked on, where that is not one message after the other.
+local function manner(each)
+  local workers, batch = each.workers, each.batch
+  local words = batch and (", batches of %d"):format(batch.max) or ""
+  if workers.count > 1 then
+    words = words .. (", %d workers"):format(workers.count)
+    if workers.by then
+      words = words .. (workers.by == "key" and " by key" or " by a function")
+    end
+  end
+  return words
+end
+
 function commands.subs(session)
   local rows, health = {}, session.app:health()
   local described = session.app:describe()
@@ -102,7 +115,9 @@ function commands.subs(session)
     local numbers = health.handlers[each.id] or {}
     local failed = (numbers.retry or 0) + (numbers.drop or 0) + (numbers.dead_letter or 0)
     local done = ("%d done, %d failed, %d in flight"):format(numbers.ack or 0, failed, numbers.in_flight or 0)
-    rows[#rows + 1] = { cell(each.id), cell(each.broker), cell(numbers.state or "closed"), done, cell(each.source) }
+    local row = { cell(each.id), cell(each.broker), cell(numbers.state or "closed"), done .. manner(each) }
+    row[#row + 1] = cell(each.source)
+    rows[#rows + 1] = row
   end
   for name in pairs(session.tails) do
     rows[#rows + 1] = { cell(name), "", "tail" }

@@ -2,7 +2,8 @@
 --
 -- The application gets a function that calls the newest one, so a handler is replaced between two messages: the
 -- subscription stays as it is, and none is lost. Registering the same target, kind and filter again replaces the
--- handler. Other options need a new subscription: the old one finishes what it took and is closed first.
+-- handler. With other options, too, the subscription stays open: the old handler finishes what it took, and the new one
+-- goes on. Only a broker that cannot pause a subscription has it closed and opened for that.
 -- @module weir.repl.redefine
 
 local errors = require("weir.errors")
@@ -74,6 +75,12 @@ local function close(app, slot)
   return app.running:close_entry(entry, nil, forget)
 end
 
+-- Whether the subscriptions of an application are open.
+local function is_open(app)
+  local running = not app.is_router and app:is_live() and app.running
+  return running and running.subscribed and not running.stop_asked
+end
+
 function Closing:close()
   return close(self.app, self.slot)
 end
@@ -85,25 +92,31 @@ end
 -- Registers an entry, or replaces the one that has its place. A registration; or nil and an error.
 local function put(app, slots, entry)
   local key = key_of(entry)
-  local slot = find(app, slots, key)
-  if slot and same_options(slot.entry.options, entry.options) then
-    slot.fn, slot.entry.source = entry.fn, entry.source
-    return setmetatable({ app = app, slot = slot }, Closing), nil, "replaced"
-  elseif slot then
-    local problems = settings.check(entry.kind, entry.options)
+  local former = find(app, slots, key)
+  if former and same_options(former.entry.options, entry.options) then
+    former.fn, former.entry.source = entry.fn, entry.source
+    return setmetatable({ app = app, slot = former }, Closing), nil, "replaced"
+  end
+  local slot = slot_for(entry.fn)
+  slot.entry, slot.key = entry, key
+  slots[entry], entry.fn = slot, slot.call
+  local ok, err
+  if former and is_open(app) then
+    ok, err = app.running:replace_entry(former.entry, entry)
+  else
+    local problems = former and settings.check(entry.kind, entry.options) or {}
     if #problems > 0 then -- the old one stays
       return nil, errors.new("wiring", ("%s: %s"):format(entry.source, table.concat(problems, "; ")))
     end
-    local ok, err = close(app, slot)
-    if not ok then
-      return nil, err
+    ok, err = true, nil
+    if former then
+      ok, err = close(app, former)
+    end
+    if ok then
+      ok, err = getmetatable(app).__index.added(app, entry)
     end
   end
-  slot = slot_for(entry.fn)
-  slot.entry, slot.key = entry, key
-  slots[entry], entry.fn = slot, slot.call
-  local handle, err = getmetatable(app).__index.added(app, entry)
-  if not handle then
+  if not ok then
     return nil, err
   end
   return setmetatable({ app = app, slot = slot }, Closing), nil, "new"

@@ -225,7 +225,18 @@ second, err.code
 ]])
   end)
 
-  it("opens a subscription anew for other options", function()
+  it("has the new handler work with other options, and shows them", function()
+    local _, out = script([[
+_ = app:subscriber("a", { workers = 2 }, function() end) and nil
+.subs
+_ = app:subscriber("a", { workers = { count = 3, by = "key" } }, function() end) and nil
+.subs
+_ = app:batch("b", { max = 10 }, function() end) and nil
+.subs
+]])
+    assert.matches("0 in flight, 2 workers  stdin:1:1\n", out)
+    assert.matches("0 in flight, 3 workers by key  stdin:3:1\n", out)
+    assert.matches("0 in flight, batches of 10 +stdin:5:1\n", out)
     prints('"second"\n2\n', [[
 answers = weir.channel(1)
 first = app:subscriber("a", function() answers:send("first") end)
