@@ -16,6 +16,23 @@ local function within(directory, line)
   return shell.run("cd " .. shell.quote(directory) .. " && " .. line)
 end
 
+-- Makes a shop, runs it on a server, and publishes to it: a message that is handled and one that is not.
+local function runs_on(broker, url)
+  local directory = support.directory()
+  within(directory, weir .. "new shop --broker " .. broker)
+  local path, env = directory .. "/shop/app.lua", "BROKER=" .. url
+  local program = support.start("run", path, "--env", env)
+  support.await_error(program, "(started)")
+  assert.equal(0, (support.weir("publish", path, "shop.hello", '{"name":"Ada"}', "--env", env)))
+  support.await_error(program, 'greeted[^\n]*text="Hello, Ada!"')
+  assert.equal(0, (support.weir("publish", path, "shop.hello", "{}", "--env", env)))
+  local letters = program:await(function()
+    local _, out = support.weir("dlq", "list", path, "shop.dead", "--json", "--env", env)
+    return out ~= "" and out
+  end)
+  assert.equal("schema", cjson.decode(letters).code)
+end
+
 describe("weir new", function()
   for _, broker in ipairs(templates.BROKERS) do
     it("makes an application on " .. broker .. " that is wired right and passes its tests", function()
@@ -71,20 +88,7 @@ describe("weir new", function()
         server:stop()
       end)
     end)
-    local directory = support.directory()
-    within(directory, weir .. "new shop --broker nats")
-    local path = directory .. "/shop/app.lua"
-    local program = support.start("run", path, "--env", "BROKER=" .. server.url)
-    support.await_error(program, "(started)")
-    local env = "BROKER=" .. server.url
-    assert.equal(0, (support.weir("publish", path, "shop.hello", '{"name":"Ada"}', "--env", env)))
-    support.await_error(program, 'greeted[^\n]*text="Hello, Ada!"')
-    assert.equal(0, (support.weir("publish", path, "shop.hello", "{}", "--env", env)))
-    local letters = program:await(function()
-      local _, out = support.weir("dlq", "list", path, "shop.dead", "--json", "--env", env)
-      return out ~= "" and out
-    end)
-    assert.equal("schema", cjson.decode(letters).code)
+    runs_on("nats", server.url)
   end)
 
   it("makes what runs on a real server of durable streams", function()
@@ -95,19 +99,7 @@ describe("weir new", function()
     support.finally(function()
       server:stop()
     end)
-    local directory = support.directory()
-    within(directory, weir .. "new shop --broker durable")
-    local path, env = directory .. "/shop/app.lua", "BROKER=durable+" .. server.url .. "/shop"
-    local program = support.start("run", path, "--env", env)
-    support.await_error(program, "(started)")
-    assert.equal(0, (support.weir("publish", path, "shop.hello", '{"name":"Ada"}', "--env", env)))
-    support.await_error(program, 'greeted[^\n]*text="Hello, Ada!"')
-    assert.equal(0, (support.weir("publish", path, "shop.hello", "{}", "--env", env)))
-    local letters = program:await(function()
-      local _, out = support.weir("dlq", "list", path, "shop.dead", "--json", "--env", env)
-      return out ~= "" and out
-    end)
-    assert.equal("schema", cjson.decode(letters).code)
+    runs_on("durable", "durable+" .. server.url .. "/shop")
   end)
 
   it("leaves alone what is there already", function()
