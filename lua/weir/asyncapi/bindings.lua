@@ -11,13 +11,19 @@ local NATS, HTTP = "0.1.0", "0.3.0"
 -- Bytes of the name of a queue, by the binding.
 local LONGEST_QUEUE = 255
 
-local function text(description, more)
+--- The schema of a header, or of a part of a query.
+-- @tparam string description
+-- @tparam[opt] table more keywords
+-- @treturn table
+function bindings.text(description, more)
   local result = { type = "string", description = description }
   for key, value in pairs(more or {}) do
     result[key] = value
   end
   return result
 end
+
+local text = bindings.text
 
 local function number(description)
   return { type = "integer", minimum = 0, description = description }

@@ -18,13 +18,7 @@ Messages.__index = Messages
 
 -- What weir writes into the headers of every message, on every broker that has headers.
 local function common_headers()
-  local function header(description, more)
-    local result = { type = "string", description = description }
-    for key, value in pairs(more or {}) do
-      result[key] = value
-    end
-    return result
-  end
+  local header = bindings.text
   return {
     type = "object",
     properties = {
