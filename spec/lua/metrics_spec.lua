@@ -60,6 +60,12 @@ describe("the metrics registry", function()
     assert.equal(4, #families(registry).jobs_total.series)
     assert.equal(97, registry:value("jobs_total", { kind = "other" }))
     assert.equal(100, registry:value("jobs_total"))
+
+    local usual = registry:counter("calls_total", "Calls.", { "kind" })
+    for i = 1, 1002 do
+      usual:with("kind " .. i):inc()
+    end
+    assert.equal(2, registry:value("calls_total", { kind = "other" }))
   end)
 
   it("gives the place of a series that is removed to another", function()

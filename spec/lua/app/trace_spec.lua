@@ -22,6 +22,7 @@ describe("a traceparent", function()
       "00-" .. TRACE .. "-" .. ("0"):rep(16) .. "-01",
       "00-" .. TRACE:upper() .. "-" .. SPAN .. "-01",
       PARENT .. "-more",
+      "01-" .. TRACE .. "-" .. SPAN .. "-01-" .. ("x"):rep(512),
       "01-" .. TRACE .. "-" .. SPAN .. "-01x",
       "01-" .. TRACE .. "-" .. SPAN .. "-01\0",
       PARENT .. "\0",

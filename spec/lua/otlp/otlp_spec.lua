@@ -169,6 +169,20 @@ describe("the spans of an application", function()
     assert.same({ got.traceId, got.spanId }, { sum.traceId, sum.parentSpanId })
   end)
 
+  it("name no more messages of a batch than 128, and count the rest", function()
+    local to = collector()
+    local app = traced(to)
+    app:batch("orders", { max = 130, linger = 5 }, function() end)
+    support.start(app)
+    local orders = {}
+    for i = 1, 130 do
+      orders[i] = { value = { id = i } }
+    end
+    assert(app:publisher({ to = "orders" }):publish_batch(orders))
+    local got = span(to, "process orders")
+    assert.same({ 128, 2 }, { #got.links, got.droppedLinksCount })
+  end)
+
   it("are sampled by their trace: all of it or nothing, and others are told", function()
     local to = collector()
     local app = traced(to, { sample = 0.5 })
@@ -585,6 +599,7 @@ describe("app:otlp", function()
     refused("from 0 to 1", { sample = 0 / 0 })
     refused("seconds above 0", { interval = 0 })
     refused("whole number", { queue = 0.5 })
+    refused("from 1 to 1000000", { queue = 1000001 })
     refused("one line", { headers = { a = "b\r\nc: d" } })
     refused("no name of a header", { headers = { "x" } })
     refused("names to strings", { resource = { a = {} } })

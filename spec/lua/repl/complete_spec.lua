@@ -33,6 +33,14 @@ describe("weir.repl.complete", function()
     assert.is_nil((at("")))
   end)
 
+  it("looks at 2000 fields of a value at most", function()
+    vars.many = {}
+    for i = 1, 3000 do
+      vars.many["field" .. i] = i
+    end
+    assert.equal(2000, #select(2, at("many.field")))
+  end)
+
   it("completes fields, and methods after a colon only", function()
     assert.equal("int", (at("settings.pa")))
     assert.equal("int", (at("settings:pa")))

@@ -67,6 +67,14 @@ b{x="1",le="\""} 5
     end
   end)
 
+  it("is refused where it has more than 200000 samples", function()
+    local samples = assert(prometheus.parse(("a 1\n"):rep(200000)))
+    assert.equal(200000, #samples)
+    local none, err = prometheus.parse(("a 1\n"):rep(200001))
+    assert.is_nil(none)
+    assert.matches("more than 200000", err)
+  end)
+
   it("is read back as it is collected", function()
     local registry = metrics.registry()
     registry:counter("a_total", "A", { "x" }):with('q"\\\n'):inc(3)

@@ -65,6 +65,15 @@ describe("weir top", function()
     assert.not_matches(" \n", out)
   end)
 
+  it("reads no more than 16 MiB of metrics", function()
+    local much = ("#" .. ("x"):rep(1023) .. "\n"):rep(17 * 1024)
+    local status, _, err = support.weir("top", serve(function()
+      return 200, much
+    end), "--once", "--interval", "0.05")
+    assert.equal(1, status)
+    assert.matches("16777216", err)
+  end)
+
   it("prints JSON, one object a line, until nobody reads it", function()
     local url = serve(metrics)
     local status, out = support.weir("top", url, "--once", "--json", "--interval", "0.05")

@@ -102,6 +102,13 @@ describe("the view of weir top", function()
     end
   end)
 
+  it("shows no more than 2048 bytes of a name, and keeps no more than 4096 of what an application prints", function()
+    assert.equal(("x"):rep(2048) .. "... (2952 bytes more)", text.clean(("x"):rep(5000)))
+    local output = require("weir.top.output").new()
+    output:note(("x"):rep(5000))
+    assert.equal(4096, #output.last)
+  end)
+
   it("says what the matter is when there is nothing to show", function()
     assert.matches("nothing is subscribed", table.concat(texts(state({}), { width = 80 }), "\n"))
     local other = state({})

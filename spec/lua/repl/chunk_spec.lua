@@ -1,0 +1,12 @@
+local chunk = require("weir.repl.chunk")
+
+describe("weir.repl.chunk", function()
+  it("takes an input of 1 MiB, and none that is longer", function()
+    local text = "--" .. ("x"):rep(1024 * 1024 - 2)
+    assert.is_function((chunk.compile(text, "=stdin", _G)))
+    local fn, message, more = chunk.compile(text .. "x", "=stdin", _G)
+    assert.is_nil(fn)
+    assert.matches("longer than 1048576 bytes", message)
+    assert.is_false(more)
+  end)
+end)
