@@ -58,6 +58,10 @@ return app
 ]]
 
 describe("weir repl with a script", function()
+  it("takes no line of more than 4 MiB", function()
+    assert.equal("1\n", fails("a line is longer than can be read", "1\n" .. ("x"):rep(5 * 1024 * 1024)))
+  end)
+
   it("prints values, and no prompt", function()
     prints('2\n"a"\nnil, error timeout: no { url = "x" }\n', [[
 1 + 1
